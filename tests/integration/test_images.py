@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""load, import, images, inspect, history, tag, rmi, save."""
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import tarfile
+
+import pytest
+
+from conftest import IMAGE, busybox_layer
+import docker_archive
+
+
+def test_images_lists_it(engine):
+    out = engine.ok("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
+    assert IMAGE in out
+
+
+def test_inspect(engine):
+    image = engine.inspect(IMAGE)
+    assert image["Id"] == engine.image_id
+    assert image["Os"] == "linux" and image["Architecture"] == "amd64"
+    assert image["Config"]["Cmd"] == ["/bin/sh"]
+    assert image["RootFS"]["Layers"] == ["sha256:" + docker_archive.sha256_file(engine.root + "/layer.tar")]
+    assert IMAGE in image["RepoTags"]
+
+
+def test_history(engine):
+    assert "walnut tests: layer 0" in engine.ok("history", "--no-trunc", IMAGE)
+
+
+def test_tag_and_rmi(engine):
+    engine.ok("tag", IMAGE, "other/name:x")
+    assert "other/name:x" in engine.inspect(IMAGE)["RepoTags"]
+    assert "Untagged: other/name:x" in engine.ok("rmi", "other/name:x")
+    assert engine.inspect(IMAGE)["Id"] == engine.image_id
+
+
+def test_rmi_absent(engine):
+    result = engine.docker("rmi", "absent:1")
+    assert result.code == 1 and "No such image: absent:1" in result.err
+
+
+def test_save_is_bit_for_bit(engine, tmp_path):
+    out = tmp_path / "saved.tar"
+    engine.ok("save", "-o", out, IMAGE, timeout=300)
+    with tarfile.open(out) as tar:
+        manifest = json.load(tar.extractfile("manifest.json"))[0]
+        layer = tar.extractfile(manifest["Layers"][0]).read()
+        config = tar.extractfile(manifest["Config"]).read()
+    assert hashlib.sha256(layer).hexdigest() == docker_archive.sha256_file(engine.root + "/layer.tar")
+    assert "sha256:" + hashlib.sha256(config).hexdigest() == engine.image_id
+
+
+@pytest.mark.parametrize("compress", ["gzip", "zstd"])
+def test_load_compressed(engine, tmp_path, compress):
+    path = tmp_path / "image.tar.z"
+    with open(path, "wb") as f:
+        subprocess.run([compress, "-1", "-c", engine.image_archive], stdout=f, check=True)
+    assert "Loaded image" in engine.load(path)
+
+
+def test_load_twice_is_no_change(engine):
+    assert "Loaded image: " + IMAGE in engine.load(engine.image_archive)
+    assert engine.inspect(IMAGE)["Id"] == engine.image_id
+
+
+def test_import_and_run(engine, tmp_path):
+    out = engine.ok("import", engine.root + "/layer.tar", "imported:1", timeout=300)
+    assert out.startswith("sha256:")
+    assert engine.ok("run", "--rm", "--isolation=process", "imported:1", "/bin/echo", "hi") == "hi"
+    engine.ok("rmi", "imported:1")
+
+
+def test_two_layers_and_whiteouts(engine, tmp_path, iso):
+    import io
+    lower, upper = tmp_path / "lower.tar", tmp_path / "upper.tar"
+    busybox_layer(lower)
+    with tarfile.open(upper, "w") as tar:
+        def add(name, data=b"", kind=tarfile.REGTYPE):
+            info = tarfile.TarInfo(name)
+            info.type, info.size, info.mode = kind, len(data), 0o755 if kind == tarfile.DIRTYPE else 0o644
+            tar.addfile(info, io.BytesIO(data))
+        add("etc", kind=tarfile.DIRTYPE)
+        add("etc/.wh.not-executable")
+        add("etc/os-release", b"ID=upper\n")
+        add("home", kind=tarfile.DIRTYPE)
+        add("home/.wh..wh..opq")
+        add("home/new", b"n\n")
+    name = f"layers-{iso}:1"
+    docker_archive.make(tmp_path / "i.tar", name, [lower, upper])
+    engine.load(tmp_path / "i.tar")
+    out = engine.ok("run", "--rm", "--isolation=" + iso, name, "sh", "-c",
+                    "cat /etc/os-release; test -e /etc/not-executable || echo deleted; ls /home")
+    assert out.split() == ["ID=upper", "deleted", "new"]
+    engine.ok("rmi", name)
+
+
+@pytest.mark.parametrize("damage", ["empty", "random", "truncated", "wrong-digest", "no-manifest"])
+def test_bad_archives(engine, tmp_path, damage):
+    """One sentence, and nothing left behind in the store's staging folder."""
+    path = tmp_path / "bad.tar"
+    whole = open(engine.image_archive, "rb").read()
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "random":
+        path.write_bytes(os.urandom(100000))
+    elif damage == "truncated":
+        path.write_bytes(whole[:len(whole) // 2])
+    elif damage == "wrong-digest":
+        at = whole.index(b"walnut test\"")
+        path.write_bytes(whole[:at] + b"WALNUT" + whole[at + 6:])
+    else:
+        with tarfile.open(path, "w"):
+            pass
+    before = engine.ok("images", "-q", "-a")
+    result = engine.docker("load", "-i", path, timeout=60)
+    assert result.code != 0, result
+    assert len(result.err.strip().splitlines()) <= 2, result
+    assert engine.ok("images", "-q", "-a") == before
+    staging = engine.root + "/data/tmp"
+    assert not os.path.isdir(staging) or os.listdir(staging) == []
