@@ -29,6 +29,8 @@ struct http_request {
 const char *http_query(const struct http_request *r, const char *name);	 /* percent-decoded */
 bool http_query_bool(const struct http_request *r, const char *name, bool otherwise); /* "1 true True" / "0 false" (Docker's rules) */
 const char *http_header(const struct http_request *r, const char *name); /* case-insensitive */
+/* http_query_all - value number @i (from 0) of a parameter that may come several times: names=a&names=b. */
+const char *http_query_all(const struct http_request *r, const char *name, size_t i);
 
 /* Called when the head (and, unless the route streams, the body of at most 4 MiB) is there. Must answer, now or later. */
 typedef void (*http_handler)(struct http_conn *c, const struct http_request *r, void *arg);
@@ -83,7 +85,11 @@ void http_body_to_fd(struct http_conn *c, int fd, void (*done)(struct http_conn 
  */
 int http_hijack(struct http_conn *c, const char *content_type, struct buf *early) MUST_CHECK;
 
-/* http_on_close - called when the client goes away before the answer is complete (one callback; NULL removes it). */
+/*
+ * http_on_close - called when the client goes away before the answer is complete (one callback; NULL removes it).
+ * @c is freed when @fn has returned: forget it then. Without a callback @c lives until the handler has answered.
+ * A running http_body_to_fd or http_stream_fd is ended first: its done gets -ECONNRESET.
+ */
 void http_on_close(struct http_conn *c, void (*fn)(struct http_conn *, void *), void *arg);
 
 #endif
