@@ -14,7 +14,7 @@
 
 #include "virtio/gmem.h"
 
-#define VIRTQ_SIZE_MAX 256
+#define VIRTQ_SIZE_MAX 1024 /* QEMU over virtio-mmio offers this to every driver */
 
 struct virtq {
 	const struct gmem *mem;	/* borrowed */

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -185,6 +186,7 @@ int devices_main(int argc, char **argv)
 	int rc;
 
 	log_init("walnut-vmm", getenv("WALNUT_VMM_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN);
+	tzset(); /* reads its files now: the log needs them, and soon there are none */
 	(void)signal(SIGPIPE, SIG_IGN);
 	rc = parse(&d, argc, argv, &err);
 	if (rc == 0)
