@@ -18,6 +18,7 @@
 #include "api/http_parse.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1047,6 +1048,7 @@ struct http_server *http_server_new(struct loop *l, int listen_fd, const struct 
 		err_sys(err, s ? -rc : ENOMEM, "HTTP server");
 		return NULL;
 	}
+	signal(SIGPIPE, SIG_IGN); /* the reader of a body may end early */
 	*s = (struct http_server){ .loop = l, .fd = -1, .routes = routes, .arg = arg };
 	s->source = loop_add_fd(l, fd, EPOLLIN, server_accept, s, err);
 	if (!s->source) {
