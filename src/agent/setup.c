@@ -107,7 +107,7 @@ static int mount_scratch(bool disk, struct err *err)
 {
 	if (mkdir(SCRATCH_DIR, 0755) < 0)
 		return err_sys(err, errno, "make " SCRATCH_DIR);
-	if (disk && mount("/dev/vdb", SCRATCH_DIR, "ext4", MS_NODEV, "noatime") < 0)
+	if (disk && mount("/dev/vdb", SCRATCH_DIR, "ext4", MS_NODEV | MS_NOATIME, NULL) < 0)
 		return err_sys(err, errno, "mount the scratch disk");
 	if (!disk && mount("scratch", SCRATCH_DIR, "tmpfs", MS_NODEV, "mode=0755") < 0)
 		return err_sys(err, errno, "mount the scratch space");
