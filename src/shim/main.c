@@ -137,8 +137,11 @@ static void on_signal_fd(struct loop *l, int fd, uint32_t events, void *arg)
 
 	while (read(fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
 		; /* SIGTERM, SIGINT and SIGHUP are not for the shim: it ends with its container */
+	/* The virtual machine's processes are reaped by vmm/vm.h, which has their pidfds. */
+	if (sh->backend && !sh->backend->reaped)
+		return;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		if (sh->backend && sh->backend->reaped)
+		if (sh->backend)
 			(void)sh->backend->reaped(sh, pid, exit_code_of(status));
 	}
 }

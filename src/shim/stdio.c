@@ -349,6 +349,15 @@ static void out_event(struct loop *l, int fd, uint32_t events, void *arg)
 	update(s);
 }
 
+/* Ends the process's stdin when that is due: a pipe is closed, a stream to a guest half-closed. */
+static void end_in(struct session *s)
+{
+	if (!s->in_ended || s->in.len || s->in_fd < 0)
+		return;
+	if (shutdown(s->in_fd, SHUT_WR) < 0)
+		close_source(&s->in_source, &s->in_fd);
+}
+
 static void write_in(struct session *s)
 {
 	ssize_t put;
@@ -366,8 +375,7 @@ static void write_in(struct session *s)
 				close_source(&s->in_source, &s->in_fd);
 		}
 	}
-	if (!s->in.len && s->in_ended)
-		close_source(&s->in_source, &s->in_fd);
+	end_in(s);
 	if (!s->in.len && s->in.size > 2 * IN_SOFT)
 		buf_free(&s->in);
 }
@@ -602,8 +610,7 @@ static void update(struct session *s)
 		return;
 	for (int i = 0; i < 2; i++)
 		watch(s, &s->out[i].source, s->out[i].fd, full && !s->exited ? 0 : EPOLLIN, out_event, &s->out[i]);
-	if (s->in_ended && !s->in.len)
-		close_source(&s->in_source, &s->in_fd);
+	end_in(s);
 	watch(s, &s->in_source, s->in_fd, s->in.len ? EPOLLOUT : 0, in_event, s);
 	if (s->exited && s->out[0].fd < 0 && s->out[1].fd < 0)
 		finish(s);

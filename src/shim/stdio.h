@@ -26,6 +26,7 @@ struct session {
 	bool stdin_open;
 	bool stalled; /* output is not read: a client's queue is full */
 	pid_t pid;
+	void *backend_data; /* of an exec: the backend's own */
 	int exit_code;
 	struct stream out[2];
 	int in_fd; /* the process's stdin; owned */

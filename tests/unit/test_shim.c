@@ -27,11 +27,11 @@ static json_t *records(const char *path)
 	size_t len;
 	CLEAN_FREE char *text = fd_read_file(AT_FDCWD, path, 1 << 24, &len, &err);
 	json_t *all = json_array();
+	json_t *one;
 
 	assert_non_null(text);
 	for (char *line = text, *nl; (nl = strchr(line, '\n')); line = nl + 1) {
-		json_t *one = json_parse(line, (size_t)(nl - line), "a record", &err);
-
+		one = json_parse(line, (size_t)(nl - line), "a record", &err);
 		assert_non_null(one);
 		assert_non_null(json_str(one, "time", NULL));
 		json_array_append_new(all, one);
