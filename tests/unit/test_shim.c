@@ -57,7 +57,7 @@ static void test_records(void **state)
 	memset(big, 'a', 40000);
 	logfile_write(log, 1, "one\ntw", 6);
 	logfile_write(log, 2, "err\n", 4);
-	logfile_write(log, 1, "o\n\xff\"\\<\x01\n", 9);
+	logfile_write(log, 1, "o\n\xff\"\\<\x01\n", 8);
 	logfile_write(log, 1, big, 16383);
 	logfile_write(log, 1, "\xc3\xa9z\n", 4);
 	logfile_write(log, 1, "end", 3);
