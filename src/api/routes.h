@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tables of routes, each ended by a NULL method. The handlers' argument is struct engine. */
+#ifndef WALNUT_API_ROUTES_H
+#define WALNUT_API_ROUTES_H
+
+#include "api/http.h"
+
+extern const struct http_route routes_containers[];
+extern const struct http_route routes_exec[];
+extern const struct http_route routes_images[];
+extern const struct http_route routes_system[];
+
+#endif

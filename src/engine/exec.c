@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Execs: further processes in a running container. Kept in memory until their container is gone. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "engine/container.h"
+
+int engine_exec_create(struct engine_container *c, const json_t *body, struct engine_exec **out, struct err *err)
+{
+	if (c->state == ENGINE_PAUSED)
+		return err_set(err, EBUSY, "container %s is paused, unpause the container before exec", c->id);
+	if (c->state != ENGINE_RUNNING)
+		return err_set(err, EBUSY, "container %s is not running", c->id);
+	if (!json_array_size(json_object_get(body, "Cmd")))
+		return err_set(err, EINVAL, "No exec command specified");
+	struct engine_exec *x = calloc(1, sizeof(*x));
+	CLEAN_FREE char *words = json_dumps(json_object_get(body, "Cmd"), JSON_COMPACT);
+
+	if (!x)
+		return err_sys(err, ENOMEM, "create an exec");
+	engine_random_id(x->id);
+	x->engine = c->engine;
+	x->container = c;
+	x->config = json_deep_copy(body);
+	x->next = c->engine->execs;
+	c->engine->execs = x;
+	json_t *more = json_pack("{s:s}", "execID", x->id);
+	char action[256];
+
+	(void)snprintf(action, sizeof(action), "exec_create: %s", words ? words : "");
+	engine_container_event(c, action, more);
+	*out = x;
+	return 0;
+}
+
+struct engine_exec *engine_exec_find(struct engine *e, const char *id, struct err *err)
+{
+	for (struct engine_exec *x = e->execs; x; x = x->next)
+		if (!strcmp(x->id, id))
+			return x;
+	(void)err_set(err, ENOENT, "No such exec instance: %s", id);
+	return NULL;
+}
+
+struct exec_call {
+	struct engine *engine;
+	char id[65];
+	engine_exec_fn done;
+	void *arg;
+};
+
+static void exec_started(json_t *result, const struct err *err, void *arg)
+{
+	struct exec_call *call = arg;
+	struct engine_exec *x = engine_exec_find(call->engine, call->id, NULL);
+
+	if (x && err) {
+		x->running = false;
+		x->exit_code = err->code == ENOENT || strstr(err->msg, "not found") ? 127 : 126;
+	} else if (x) {
+		x->pid = (pid_t)json_int(result, "pid", 0);
+	}
+	if (call->done)
+		call->done(x, err, call->arg);
+	free(call);
+}
+
+void engine_exec_start(struct engine_exec *x, int sock, bool tty, json_t *console, engine_exec_fn done, void *arg)
+{
+	struct err err = ERR_INIT;
+	struct exec_call *call = NULL;
+	bool attached = sock >= 0;
+
+	if (x->started)
+		(void)err_set(&err, EBUSY, "exec %s has already run", x->id);
+	else if (x->container->state != ENGINE_RUNNING || !x->container->shim)
+		(void)err_set(&err, EBUSY, "container %s is not running", x->container->id);
+	json_t *process = err.code ? NULL : spec_build_process(x->container, x->config, &err);
+
+	if (!process || !(call = calloc(1, sizeof(*call)))) {
+		json_decref(process);
+		json_decref(console);
+		done(x, &err, arg);
+		return;
+	}
+	call->engine = x->engine;
+	(void)strcpy(call->id, x->id);
+	call->done = done;
+	call->arg = arg;
+	x->started = x->running = true;
+	json_t *params = json_pack("{s:s, s:o, s:b, s:b, s:b, s:b, s:s, s:o}", "exec_id", x->id, "process", process, "stdin",
+				   attached && json_bool(x->config, "AttachStdin", false), "stdout",
+				   attached && json_bool(x->config, "AttachStdout", false), "stderr",
+				   attached && json_bool(x->config, "AttachStderr", false), "mux", !tty, "detach_keys",
+				   json_str(x->config, "DetachKeys", ""), "console",
+				   console ? console : json_pack("{s:i,s:i}", "height", 0, "width", 0));
+	engine_container_event(x->container, "exec_start", json_pack("{s:s}", "execID", x->id));
+	shim_client_call(x->container->shim, "exec", params, &sock, attached ? 1 : 0, exec_started, call);
+}
+
+json_t *engine_exec_inspect(const struct engine_exec *x)
+{
+	const json_t *cmd = json_object_get(x->config, "Cmd");
+	json_t *arguments = json_array();
+
+	for (size_t i = 1; i < json_array_size(cmd); i++)
+		(void)json_array_append(arguments, json_array_get(cmd, i));
+	return json_pack("{s:s, s:b, s:o, s:{s:b, s:s, s:o, s:o, s:b}, s:b, s:b, s:b, s:b, s:s, s:s, s:i}", "ID", x->id,
+			 "Running", x->running, "ExitCode",
+			 x->started && !x->running ? json_integer(x->exit_code) : json_null(), "ProcessConfig", "tty",
+			 json_bool(x->config, "Tty", false), "entrypoint", json_string_value(json_array_get(cmd, 0)) ?: "",
+			 "arguments", arguments, "user", json_string(json_str(x->config, "User", "")), "privileged",
+			 json_bool(x->config, "Privileged", false), "OpenStdin", json_bool(x->config, "AttachStdin", false),
+			 "OpenStderr", json_bool(x->config, "AttachStderr", false), "OpenStdout",
+			 json_bool(x->config, "AttachStdout", false), "CanRemove", false, "ContainerID", x->container->id,
+			 "DetachKeys", "", "Pid", (int)x->pid);
+}
+
+void engine_exec_ended(struct engine *e, const char *exec_id, int exit_code)
+{
+	struct engine_exec *x = engine_exec_find(e, exec_id, NULL);
+	char code[16];
+
+	if (!x)
+		return;
+	x->running = false;
+	x->exit_code = exit_code;
+	(void)snprintf(code, sizeof(code), "%d", exit_code);
+	engine_container_event(x->container, "exec_die", json_pack("{s:s, s:s}", "execID", x->id, "exitCode", code));
+}
+
+void engine_exec_drop_all(struct engine_container *c, bool forget)
+{
+	struct engine_exec **p = &c->engine->execs;
+
+	while (*p) {
+		struct engine_exec *x = *p;
+
+		if (x->container == c && x->running) {
+			x->running = false;
+			x->exit_code = 137;
+		}
+		if (x->container != c || !forget) {
+			p = &x->next;
+			continue;
+		}
+		*p = x->next;
+		json_decref(x->config);
+		free(x);
+	}
+}
