@@ -102,6 +102,14 @@ static bool in_range(const struct blk *b, uint64_t sector, uint64_t bytes)
 	return bytes % SECTOR == 0 && sector <= sectors && bytes / SECTOR <= sectors - sector;
 }
 
+/* zero_range - zeros; a filesystem that cannot zero allocated blocks gets a hole instead. */
+static int zero_range(int fd, uint64_t at, uint64_t bytes, bool unmap)
+{
+	if (!unmap && fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)bytes) == 0)
+		return 0;
+	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)bytes);
+}
+
 static uint8_t discard(const struct blk *b, uint32_t type, const struct iovec *iov, unsigned int count, size_t len)
 {
 	struct virtio_blk_discard_write_zeroes ranges[DISCARD_SEGMENTS_MAX];
@@ -120,8 +128,7 @@ static uint8_t discard(const struct blk *b, uint32_t type, const struct iovec *i
 			return VIRTIO_BLK_S_UNSUPP;
 		if (!in_range(b, sector, bytes) || bytes / SECTOR > DISCARD_SECTORS_MAX)
 			return VIRTIO_BLK_S_IOERR;
-		if (bytes && fallocate(b->extents[0].fd, (unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE) | FALLOC_FL_KEEP_SIZE,
-				       (off_t)(sector * SECTOR), (off_t)bytes) < 0 && type != VIRTIO_BLK_T_DISCARD)
+		if (bytes && zero_range(b->extents[0].fd, sector * SECTOR, bytes, unmap) < 0 && type != VIRTIO_BLK_T_DISCARD)
 			return VIRTIO_BLK_S_IOERR;
 	}
 	return VIRTIO_BLK_S_OK;
