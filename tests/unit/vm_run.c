@@ -98,16 +98,20 @@ static void copy_out(int *from, int to)
 		close_fd(from);
 }
 
-static void copy_in(struct run *r, bool *input, bool console)
+/* Input goes out of a process of its own: a write that waits must not keep us from reading output. */
+static void copy_in(const struct run *r, bool console)
 {
 	char bytes[65536];
-	ssize_t n = read(0, bytes, sizeof(bytes));
+	ssize_t n;
 
-	if (n > 0 && fd_write_full(r->port[0], bytes, (size_t)n) == 0)
+	if (fork() != 0)
 		return;
-	*input = false;
+	while ((n = read(0, bytes, sizeof(bytes))) > 0)
+		if (fd_write_full(r->port[0], bytes, (size_t)n) < 0)
+			_exit(1);
 	if (!console)
 		(void)shutdown(r->port[0], SHUT_WR);
+	_exit(0);
 }
 
 /* One wait for anything; messages are handled by the caller. */
@@ -118,10 +122,13 @@ static void step(struct run *r, bool *input, bool console)
 		{ .fd = vm_qemu_pidfd(r->vm), .events = POLLIN }, { .fd = vm_device_pidfd(r->vm), .events = POLLIN },
 		{ .fd = r->control.fd, .events = POLLIN },	  { .fd = r->port[1], .events = POLLIN },
 		{ .fd = r->port[2], .events = POLLIN },		  { .fd = console ? r->port[0] : -1, .events = POLLIN },
-		{ .fd = *input && r->port[0] >= 0 ? 0 : -1, .events = POLLIN },
 	};
 	struct err err = ERR_INIT;
 
+	if (*input && r->port[0] >= 0) {
+		*input = false;
+		copy_in(r, console);
+	}
 	if (poll(p, ARRAY_LEN(p), 60000) <= 0) {
 		(void)err_set(&err, ETIMEDOUT, "nothing happened for a minute");
 		die(r, &err);
@@ -136,8 +143,6 @@ static void step(struct run *r, bool *input, bool console)
 		copy_out(&r->port[2], 2);
 	if (p[7].revents)
 		copy_out(&r->port[0], 1);
-	if (p[8].revents)
-		copy_in(r, input, console);
 	if (p[2].revents || p[3].revents) {
 		(void)err_set(&err, EIO, "the machine is gone");
 		die(r, &err);
