@@ -68,6 +68,8 @@ void http_set_header(struct http_conn *c, const char *name, const char *value);
 void http_stream_begin(struct http_conn *c, int status, const char *content_type);
 size_t http_stream_write(struct http_conn *c, const void *bytes, size_t n);
 void http_stream_end(struct http_conn *c);
+/* http_stream_abort - end it so that the client sees that it is not whole. */
+void http_stream_abort(struct http_conn *c);
 /* http_on_drain - call once when the queue of a stream is empty again. */
 void http_on_drain(struct http_conn *c, void (*fn)(struct http_conn *, void *), void *arg);
 /* http_stream_fd - copy a descriptor (file or pipe; borrowed) to the stream until its end, then call done (0 or -errno). */

@@ -232,7 +232,7 @@ static void conn_gone(struct http_conn *c)
 		return;
 	conn_detach(c);
 	buf_free(&c->out);
-	if (c->state != CONN_HANDLING || c->answer == ANSWER_DONE) {
+	if (c->state != CONN_HANDLING) {
 		conn_free(c);
 		return;
 	}
@@ -524,6 +524,13 @@ void http_stream_end(struct http_conn *c)
 	if (c->chunk_out && !c->headless)
 		conn_queue(c, "0\r\n\r\n", 5);
 	answer_finish(c);
+}
+
+void http_stream_abort(struct http_conn *c)
+{
+	if (c->fd >= 0)
+		(void)shutdown(c->fd, SHUT_RDWR);
+	http_stream_end(c);
 }
 
 void http_on_drain(struct http_conn *c, void (*fn)(struct http_conn *, void *), void *arg)
