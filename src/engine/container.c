@@ -472,7 +472,7 @@ static void container_fire(struct engine_container *c, bool removed)
 		struct engine_waiter *w = fire;
 
 		fire = w->next;
-		w->fn(c->exit_code, c->error, w->arg);
+		w->fn(c->exit_code, "", w->arg); /* why is in inspect, and in start's answer */
 		free(w);
 	}
 }
