@@ -271,7 +271,8 @@ static json_t *network_json(int i)
 	static const char *const driver[] = { "null", "host", "bridge" };
 	char id[65];
 
-	snprintf(id, sizeof(id), "%064x", i + 1);
+	memset(id, "123"[i], 64);
+	id[64] = 0;
 	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:{s:s,s:n,s:[]},s:b,s:b,s:b,s:{s:s},s:b,s:{},s:{},s:{}}", "Name",
 			 name[i], "Id", id, "Created", "2026-01-01T00:00:00Z", "Scope", "local", "Driver", driver[i],
 			 "EnableIPv4", i == 2, "EnableIPv6", 0, "IPAM", "Driver", "default", "Options", "Config", "Internal",
