@@ -139,7 +139,8 @@ static int mount_overlay(size_t layers, bool scratch, struct err *err)
 	rc = mount("rootfs", LINK_GUEST_ROOTFS, "overlay", 0, buf_bytes(&options)) < 0
 		     ? err_sys(err, errno, "mount the root filesystem (%s)", buf_bytes(&options))
 		     : 0;
-	(void)chdir("/");
+	if (chdir("/") < 0 && !rc)
+		rc = err_sys(err, errno, "leave " LAYERS_DIR);
 	return rc;
 }
 
