@@ -340,10 +340,11 @@ static int resume(struct agent *a, const json_t *params, json_t **result, struct
 static int update(struct agent *a, const json_t *params, json_t **result, struct err *err)
 {
 	CLEAN(cleanup_oci_resources) struct oci_resources *r = NULL;
+	const json_t *given = json_object_get(params, "resources");
 	int rc = need_container(a, err);
 
 	if (!rc)
-		rc = oci_resources_parse(json_object_get(params, "resources"), &r, err);
+		rc = oci_resources_parse(given ? given : params, &r, err);
 	return rc < 0 ? rc : container_update(a->container, r, err);
 }
 
