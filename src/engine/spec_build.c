@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "container/seccomp_profile.h"
 #include "oci/spec.h"
 #include "engine/container.h"
 
@@ -403,15 +404,34 @@ json_t *spec_build(struct engine_container *c, struct err *err)
 	return spec;
 }
 
-#if __has_include("container/seccomp_profile.h")
-#include "container/seccomp_profile.h"
-#endif
-
-/* Not yet joined to the profile's compiler: said by name, the user may ask for seccomp=unconfined. */
+/* The profile depends on the capabilities: the last one compiled is kept. */
 int spec_seccomp_memfd(struct engine_container *c, const json_t *spec, struct err *err)
 {
-	(void)c;
-	(void)spec;
-	return err_set(err, ENOSYS, "the default seccomp profile is not available in this build; "
-		       "use --security-opt seccomp=unconfined");
+	struct engine *e = c->engine;
+	const json_t *caps = json_object_get(json_object_get(json_object_get(spec, "process"), "capabilities"), "bounding");
+	uint64_t mask = 0;
+	char key[24];
+	size_t i;
+	json_t *v;
+
+	json_array_foreach (caps, i, v) {
+		int number = oci_capability_number(json_string_value(v));
+
+		if (number >= 0)
+			mask |= UINT64_C(1) << number;
+	}
+	(void)snprintf(key, sizeof(key), "%llx", (unsigned long long)mask);
+	if (!e->seccomp_key || strcmp(e->seccomp_key, key)) {
+		free(e->seccomp_key);
+		e->seccomp_key = NULL;
+		free(take_ptr(e->seccomp));
+		if (seccomp_default_bpf(mask, &e->seccomp, &e->seccomp_size, err))
+			return -err->code;
+		e->seccomp_key = strdup(key);
+	}
+	CLEAN_FD int fd = memfd_create("seccomp", MFD_CLOEXEC);
+
+	if (fd < 0 || fd_write_full(fd, e->seccomp, e->seccomp_size) || lseek(fd, 0, SEEK_SET))
+		return err_sys(err, EIO, "pass the seccomp profile");
+	return take_fd(&fd);
 }
