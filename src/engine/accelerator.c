@@ -151,6 +151,7 @@ static void find_qemu(struct accelerator *a)
 
 int accelerator_choose(const char *wanted, struct accelerator *out, struct err *err)
 {
+	static int measured;
 	char kvm[256];
 	int mips;
 
@@ -158,7 +159,10 @@ int accelerator_choose(const char *wanted, struct accelerator *out, struct err *
 	if (strcmp(wanted, "auto") && strcmp(wanted, "kvm") && strcmp(wanted, "software"))
 		return err_set(err, EINVAL, "unknown accelerator \"%s\": it is auto, kvm or software", wanted);
 	find_qemu(out);
-	mips = measure_kvm();
+	/* The machine does not change while the engine runs: measure once. */
+	if (!measured)
+		measured = measure_kvm();
+	mips = measured;
 	if (mips > 0)
 		out->kvm_mips = (uint64_t)mips;
 	if (mips == -ENOENT)

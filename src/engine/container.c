@@ -2,6 +2,8 @@
 /* A container's life: the state machine, driven by requests and by its shim's events. */
 #include "engine/container.h"
 
+#include "engine/accelerator.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
@@ -575,6 +577,7 @@ static json_t *container_vm(struct engine_container *c, struct err *err)
 	const char *env = getenv("WALNUT_NANO_DIR");
 	int64_t memory = json_int(c->host_config, "Memory", 0);
 	int64_t cpus = (json_int(c->host_config, "NanoCpus", 0) + 999999999) / 1000000000;
+	struct accelerator accelerator;
 	char dir[PATH_MAX] = "", kernel[PATH_MAX + 16], initrd[PATH_MAX + 16];
 
 	if (env)
@@ -588,17 +591,23 @@ static json_t *container_vm(struct engine_container *c, struct err *err)
 		if (!access(kernel, R_OK))
 			break;
 	}
+	if (accelerator_choose(c->engine->config.accelerator, &accelerator, err) < 0)
+		return NULL;
+	if (accelerator.kind == ACCELERATOR_NONE) {
+		(void)err_set(err, EIO, "hyperv isolation is not available: %s", accelerator.reason);
+		return NULL;
+	}
 	(void)snprintf(kernel, sizeof(kernel), "%s/vmlinux", dir);
-	(void)snprintf(initrd, sizeof(initrd), "%s/initramfs.img", dir);
+	(void)snprintf(initrd, sizeof(initrd), "%s/initramfs.cpio", dir);
 	if (access(kernel, R_OK) || access(initrd, R_OK)) {
-		(void)err_set(err, ENOENT, "hyperv isolation needs the guest kernel and initramfs (vmlinux, initramfs.img), "
+		(void)err_set(err, ENOENT, "hyperv isolation needs the guest kernel and initramfs (vmlinux, initramfs.cpio: 'make nano' builds them), "
 			      "which are not there; set WALNUT_NANO_DIR to their folder");
 		err->code = EIO;
 		return NULL;
 	}
 	return json_pack("{s:s, s:s, s:I, s:I, s:s}", "kernel", kernel, "initrd", initrd, "memory_bytes",
 			 (json_int_t)(memory ? memory + (64 << 20) : 512 << 20), "vcpus", (json_int_t)(cpus ? cpus : 1),
-			 "accelerator", c->engine->config.accelerator);
+			 "accelerator", accelerator_name(accelerator.kind));
 }
 
 static json_t *container_start_params(struct engine_container *c, json_t *spec, bool seccomp, struct err *err)
