@@ -24,7 +24,7 @@ struct buf {
 #define BUF_INIT ((struct buf){ 0 })
 
 void buf_free(struct buf *b);
-#define CLEAN_BUF __attribute__((cleanup(buf_free)))
+#define CLEAN_BUF __attribute__((cleanup(buf_free), unused))
 
 static inline char *buf_bytes(const struct buf *b) { return b->data ? b->data + b->start : (char *)""; }
 

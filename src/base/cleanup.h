@@ -47,11 +47,11 @@ static inline void cleanup_dir(DIR **d)
 		(void)closedir(*d);
 }
 
-#define CLEAN_FREE __attribute__((cleanup(cleanup_free)))
-#define CLEAN_FD   __attribute__((cleanup(cleanup_fd)))
-#define CLEAN_FILE __attribute__((cleanup(cleanup_file)))
-#define CLEAN_DIR  __attribute__((cleanup(cleanup_dir)))
-#define CLEAN(fn)  __attribute__((cleanup(fn)))
+#define CLEAN_FREE __attribute__((cleanup(cleanup_free), unused))
+#define CLEAN_FD   __attribute__((cleanup(cleanup_fd), unused))
+#define CLEAN_FILE __attribute__((cleanup(cleanup_file), unused))
+#define CLEAN_DIR  __attribute__((cleanup(cleanup_dir), unused))
+#define CLEAN(fn)  __attribute__((cleanup(fn), unused))
 
 /* take_fd - the descriptor in *fd, whose variable no longer owns it. */
 static inline int take_fd(int *fd)

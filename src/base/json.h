@@ -14,7 +14,7 @@ static inline void cleanup_json(json_t **j)
 {
 	json_decref(*j);
 }
-#define CLEAN_JSON __attribute__((cleanup(cleanup_json)))
+#define CLEAN_JSON __attribute__((cleanup(cleanup_json), unused))
 
 /**
  * json_parse - parse a whole document (duplicate keys are refused)
