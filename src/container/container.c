@@ -27,6 +27,7 @@
 struct container {
 	struct cgroup *cgroup;
 	struct container_config config;
+	void *seccomp_bpf; /* ours: an exec needs it as long as the container lives */
 	pid_t pid;
 	int pidfd, sync; /* owned; sync is closed once started */
 	bool running;
@@ -137,6 +138,8 @@ static int init_setup(struct container *c, int *sync, int *console, struct err *
 	if (setsid() < 0)
 		return err_sys(err, errno, "cannot make a session");
 	if ((r = join_paths(s, err)) < 0)
+		return r;
+	if (s->namespaces & CLONE_NEWNET && (r = loopback_up(err)) < 0)
 		return r;
 	if (s->namespaces & CLONE_NEWCGROUP && unshare(CLONE_NEWCGROUP) < 0)
 		return err_sys(err, errno, "cannot make a cgroup namespace");
@@ -274,6 +277,13 @@ int container_create(struct container **out, const struct container_config *conf
 		return err_set(err, ENOMEM, "out of memory");
 	c->config = *config;
 	c->pidfd = c->sync = -1;
+	if (config->seccomp_bpf_size) {
+		c->seccomp_bpf = malloc(config->seccomp_bpf_size);
+		if (!c->seccomp_bpf)
+			return err_set(err, ENOMEM, "out of memory");
+		memcpy(c->seccomp_bpf, config->seccomp_bpf, config->seccomp_bpf_size);
+	}
+	c->config.seccomp_bpf = c->seccomp_bpf;
 	r = cgroup_create(&c->cgroup, config->cgroup_path, err);
 	if (r < 0)
 		return r;
@@ -467,5 +477,6 @@ void container_free(struct container *c)
 	}
 	cgroup_free(c->cgroup);
 	close_fd(&c->pidfd);
+	free(c->seccomp_bpf);
 	free(c);
 }

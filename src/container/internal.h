@@ -13,6 +13,9 @@ int rootfs_open_console(int root, int *slave_number, struct err *err) MUST_CHECK
 /* rootfs_make_folder - mkdir -p inside @root. */
 int rootfs_make_folder(int root, const char *path, mode_t mode, struct err *err) MUST_CHECK;
 
+/* loopback_up - bring "lo" of this network namespace up. */
+int loopback_up(struct err *err) MUST_CHECK;
+
 /* process_console - make the terminal @master's other end stdin, stdout and stderr, and controlling. */
 int process_console(int master, const struct oci_process *p, struct err *err) MUST_CHECK;
 /* process_exec - become @p; only returns on failure, with *why. @caps used when @p has none. */
