@@ -15,6 +15,9 @@
 #include "base/fd.h"
 #include "base/log.h"
 
+#define KILL_WAIT_MS 10000
+#define SCRATCH_SIZE (20LL << 30)
+
 static const char *const state_names[ENGINE_STATES] = { "created", "running", "paused", "restarting",
 							"removing", "exited", "dead" };
 /* Allowed moves: bit N of row M is M -> N. */
@@ -191,6 +194,97 @@ static bool json_nonempty(const json_t *v)
 	}
 }
 
+/* Docker's sizes: a number with k, m, g, t or p, with or without b; @base is 1000 or 1024. Return: bytes, or -1. */
+static int64_t parse_size(const char *text, int64_t base)
+{
+	static const char units[] = "kmgtp";
+	char *end;
+	double n = strtod(text, &end);
+	const char *unit;
+
+	if (end == text || n < 0 || !strchr("0123456789.", *text))
+		return -1;
+	while (*end == ' ')
+		end++;
+	unit = *end ? strchr(units, *end | 0x20) : NULL;
+	if (unit) {
+		for (const char *u = units; u <= unit; u++)
+			n *= (double)base;
+		end++;
+		if (*end == 'i')
+			end++;
+	}
+	if (*end == 'b' || *end == 'B')
+		end++;
+	return *end || n > 9e18 ? -1 : (int64_t)n;
+}
+
+static int check_log(const json_t *log, struct err *err)
+{
+	const char *type = json_str(log, "Type", ""), *key, *text;
+	json_t *v;
+	char *end;
+
+	if (*type && strcmp(type, "json-file") && strcmp(type, "none"))
+		return err_set(err, ENOSYS, "log driver %s is not supported by this version of Walnut", type);
+	json_object_foreach (json_object_get(log, "Config"), key, v) {
+		text = json_string_value(v) ?: "";
+		if (!strcmp(key, "max-size")) {
+			if (parse_size(text, 1000) < 0 && strcmp(text, "-1"))
+				return err_set(err, EINVAL, "invalid value for max-size: invalid size: '%s'", text);
+		} else if (!strcmp(key, "max-file")) {
+			if (strtol(text, &end, 10) < 1 || *end || end == text)
+				return err_set(err, EINVAL, "invalid value for max-file: '%s': it is a number of at least 1", text);
+		} else {
+			return err_set(err, EINVAL, "log opt '%s' is not supported by this version of Walnut for the json-file log driver",
+				       key);
+		}
+	}
+	return 0;
+}
+
+static int check_storage(const json_t *options, enum engine_isolation isolation, struct err *err)
+{
+	const char *key;
+	json_t *v;
+
+	json_object_foreach ((json_t *)options, key, v) {
+		if (strcasecmp(key, "size"))
+			return err_set(err, EINVAL, "unknown option %s for --storage-opt: the only one is size", key);
+		if (parse_size(json_string_value(v) ?: "", 1024) < 16 << 20)
+			return err_set(err, EINVAL, "--storage-opt size=%s is not a size of at least 16m", json_string_value(v) ?: "");
+		if (isolation == ENGINE_ISOLATION_PROCESS)
+			return err_set(err, EINVAL, "--storage-opt size is supported only with --isolation=hyperv: "
+				       "overlay on this backing filesystem has no project quota");
+	}
+	return 0;
+}
+
+static int check_security(const json_t *options, struct err *err)
+{
+	static const char *const known[] = { "no-new-privileges", "no-new-privileges:true", "no-new-privileges=true",
+					     "no-new-privileges:false", "no-new-privileges=false", "seccomp=unconfined",
+					     "seccomp:unconfined", "seccomp=builtin", "apparmor=unconfined",
+					     "apparmor:unconfined", "label=disable", "label:disable" };
+	bool apparmor = !access("/sys/kernel/security/apparmor", F_OK), selinux = !access("/sys/fs/selinux/enforce", F_OK);
+	size_t i;
+	json_t *v;
+
+	json_array_foreach (options, i, v) {
+		const char *text = json_string_value(v) ?: "";
+		bool ok = false;
+
+		for (size_t k = 0; k < ARRAY_LEN(known); k++)
+			ok = ok || !strcmp(text, known[k]);
+		/* as with Docker, a module that this host does not have is not asked */
+		ok = ok || (!apparmor && !strncmp(text, "apparmor", 8) && strchr("=:", text[8]) && text[8]);
+		ok = ok || (!selinux && !strncmp(text, "label", 5) && strchr("=:", text[5]) && text[5]);
+		if (!ok)
+			return err_set(err, ENOSYS, "SecurityOpt %.200s is not supported by this version of Walnut", text);
+	}
+	return 0;
+}
+
 static int container_refuse(const json_t *config, const json_t *host, enum engine_isolation isolation, struct err *err)
 {
 	static const char *const host_keys[] = {
@@ -225,10 +319,10 @@ static int container_refuse(const json_t *config, const json_t *host, enum engin
 		if (*mode && strcmp(mode, "private") && (strcmp(mode, "shareable") || i == 0))
 			return err_set(err, ENOSYS, "HostConfig.%s=%s is not supported by this version of Walnut", modes[i], mode);
 	}
-	const char *log = json_str(json_object_get(host, "LogConfig"), "Type", "");
-
-	if (*log && strcmp(log, "json-file") && strcmp(log, "none"))
-		return err_set(err, ENOSYS, "log driver %s is not supported by this version of Walnut", log);
+	if (check_log(json_object_get(host, "LogConfig"), err) ||
+	    check_storage(json_object_get(host, "StorageOpt"), isolation, err) ||
+	    check_security(json_object_get(host, "SecurityOpt"), err))
+		return -err->code;
 	return 0;
 }
 
@@ -610,6 +704,21 @@ static json_t *container_vm(struct engine_container *c, struct err *err)
 			 "accelerator", accelerator_name(accelerator.kind));
 }
 
+/* The init that --init asks for: a path of the host, or any for a guest, which has its own. */
+static int container_init(struct engine_container *c, char **out, struct err *err)
+{
+	char path[PATH_MAX];
+
+	if (c->isolation == ENGINE_ISOLATION_HYPERV) {
+		*out = strdup("/walnut-init");
+	} else if (!(*out = engine_find_program(c->engine, "walnut-init"))) {
+		(void)snprintf(path, sizeof(path), "%s/walnut-init", getenv("WALNUT_NANO_DIR") ?: "/nonexistent");
+		if (!access(path, X_OK))
+			*out = strdup(path);
+	}
+	return *out ? 0 : err_set(err, EIO, "--init needs the program walnut-init ('make nano' builds it), which is not beside walnutd");
+}
+
 static json_t *container_start_params(struct engine_container *c, json_t *spec, bool seccomp, struct err *err)
 {
 	bool hyperv = c->isolation == ENGINE_ISOLATION_HYPERV;
@@ -617,8 +726,15 @@ static json_t *container_start_params(struct engine_container *c, json_t *spec, 
 	const json_t *log_options = json_object_get(log, "Config");
 	CLEAN_JSON json_t *layers = container_layers(c, err);
 	CLEAN_JSON json_t *vm = layers && hyperv ? container_vm(c, err) : json_null();
-	CLEAN_FREE char *init = json_bool(c->host_config, "Init", false) ? engine_find_program(c->engine, "walnut-init") : NULL;
-	const char *size = json_str(json_object_get(c->host_config, "StorageOpt"), "size", NULL);
+	CLEAN_FREE char *init = NULL;
+	const char *size = json_str(json_object_get(c->host_config, "StorageOpt"), "size", "");
+	int64_t scratch_size = SCRATCH_SIZE, max_size = 0;
+
+	if (json_bool(c->host_config, "Init", false) && container_init(c, &init, err))
+		return NULL;
+	if ((*size && (scratch_size = parse_size(size, 1024)) < 0) ||
+	    (max_size = parse_size(json_str(log_options, "max-size", "0"), 1000)) < 0)
+		max_size = 0; /* both were checked when the container was created */
 
 	if (!layers || !vm)
 		return NULL;
@@ -626,7 +742,7 @@ static json_t *container_start_params(struct engine_container *c, json_t *spec, 
 			      "isolation", engine_isolation_name(c->isolation), "stdin_open",
 			      json_bool(c->config, "OpenStdin", false), "stdin_once", json_bool(c->config, "StdinOnce", false),
 			      "log", "driver", json_str(log, "Type", "json-file"), "path", c->log_path, "max_size",
-			      (json_int_t)atoll(json_str(log_options, "max-size", "0")), "max_file",
+			      (json_int_t)max_size, "max_file",
 			      atoi(json_str(log_options, "max-file", "1")), "rootfs", "layers", layers, "cgroup_path", "/walnut/",
 			      c->id, "seccomp", seccomp, "console", "height", c->console_height, "width", c->console_width);
 	json_t *rootfs = json_object_get(p, "rootfs");
@@ -635,7 +751,7 @@ static json_t *container_start_params(struct engine_container *c, json_t *spec, 
 	if (hyperv) {
 		(void)snprintf(path, sizeof(path), "%s/scratch.ext4", c->data_dir);
 		(void)json_object_set_new(rootfs, "scratch", json_string(path));
-		(void)json_object_set_new(rootfs, "scratch_size", json_integer(size ? atoll(size) << 30 : 20LL << 30));
+		(void)json_object_set_new(rootfs, "scratch_size", json_integer(scratch_size));
 		(void)json_object_set(p, "vm", vm);
 	} else {
 		(void)snprintf(path, sizeof(path), "%s/upper", c->data_dir);
@@ -648,22 +764,6 @@ static json_t *container_start_params(struct engine_container *c, json_t *spec, 
 	return p;
 }
 
-/* A sparse ext4 image: made once, copied by extents for each container. */
-static int container_scratch(struct engine_container *c, struct err *err)
-{
-	char scratch[PATH_MAX], command[3 * PATH_MAX];
-	const char *root = c->engine->config.data_root;
-
-	(void)snprintf(scratch, sizeof(scratch), "%s/scratch.ext4", c->data_dir);
-	if (!access(scratch, F_OK))
-		return 0;
-	(void)snprintf(command, sizeof(command),
-		       "t='%s/scratch-template.ext4'; test -e \"$t\" || { truncate -s 20G \"$t.new\" && mkfs.ext4 -q -F -m 0 "
-		       "-E lazy_itable_init=1,lazy_journal_init=1 -O ^resize_inode \"$t.new\" && mv \"$t.new\" \"$t\"; } && "
-		       "cp --sparse=always --reflink=auto \"$t\" '%s'", root, scratch);
-	return system(command) ? err_set(err, EIO, "cannot make the container's scratch disk (mkfs.ext4, e2fsprogs)") : 0;
-}
-
 static int container_prepare(struct engine_container *c, struct err *err)
 {
 	char path[PATH_MAX];
@@ -672,7 +772,7 @@ static int container_prepare(struct engine_container *c, struct err *err)
 	(void)snprintf(path, sizeof(path), "%s/exit.json", c->data_dir);
 	(void)unlink(path);
 	if (c->isolation == ENGINE_ISOLATION_HYPERV)
-		return container_scratch(c, err);
+		return 0; /* the shim makes the scratch disk */
 	for (size_t i = 0; i < ARRAY_LEN(subdirs); i++) {
 		(void)snprintf(path, sizeof(path), "%s/%s", c->data_dir, subdirs[i]);
 		if (fd_mkdir_p(path, i ? 0700 : 0755, err))
@@ -902,6 +1002,27 @@ static void container_ask(struct engine_container *c, const char *method, json_t
 	shim_client_call(c->shim, method, params, NULL, 0, simple_done, s);
 }
 
+static void kill_ended(int code, const char *error, void *arg)
+{
+	struct stop_call *s = arg;
+
+	if (s->timer)
+		loop_cancel(s->timer);
+	s->done(s->c, NULL, s->arg);
+	free(s);
+}
+
+static void kill_late(struct loop *l, void *arg)
+{
+	struct stop_call *s = arg;
+	struct err err = ERR_INIT;
+
+	(void)err_set(&err, EIO, "container %s did not exit within 10 seconds of the kill", s->c->id);
+	engine_container_unwait(s->c, s->waiter);
+	s->done(s->c, &err, s->arg);
+	free(s);
+}
+
 void engine_container_signal(struct engine_container *c, const char *signal, engine_done_fn done, void *arg)
 {
 	struct err err = ERR_INIT;
@@ -916,6 +1037,17 @@ void engine_container_signal(struct engine_container *c, const char *signal, eng
 	if (sig == SIGKILL || sig == engine_signal_number(json_str(c->config, "StopSignal", "SIGTERM"), NULL))
 		c->manual_stop = true;
 	engine_container_event(c, "kill", json_pack("{s:o}", "signal", json_sprintf("%d", sig)));
+	if (sig == SIGKILL) {
+		/* answered when it is dead; a shim that cannot do it is no reason to wait for ever */
+		struct stop_call *s = calloc(1, sizeof(*s));
+
+		bug_on(!s);
+		*s = (struct stop_call){ .c = c, .done = done, .arg = arg };
+		s->waiter = engine_container_wait(c, ENGINE_WAIT_NEXT_EXIT, kill_ended, s);
+		s->timer = loop_add_timer(c->engine->loop, KILL_WAIT_MS, kill_late, s);
+		shim_client_call(c->shim, "signal", json_pack("{s:i}", "signal", sig), NULL, 0, NULL, NULL);
+		return;
+	}
 	container_ask(c, "signal", json_pack("{s:i}", "signal", sig), 0, done, arg);
 }
 

@@ -173,9 +173,6 @@ static int spec_security(const json_t *host, json_t *spec, struct err *err)
 		if (!strcmp(text, "no-new-privileges") || !strcmp(text, "no-new-privileges:true") ||
 		    !strcmp(text, "no-new-privileges=true"))
 			(void)json_object_set_new(json_object_get(spec, "process"), "noNewPrivileges", json_true());
-		else if (strcmp(text, "seccomp=unconfined") && strcmp(text, "seccomp:unconfined") &&
-			 strcmp(text, "apparmor=unconfined") && strcmp(text, "label=disable"))
-			return err_set(err, ENOSYS, "SecurityOpt %s is not supported by this version of Walnut", text);
 	}
 	return 0;
 }
@@ -369,6 +366,10 @@ json_t *spec_build(struct engine_container *c, struct err *err)
 
 	(void)json_object_set_new(process, "terminal", json_boolean(tty));
 	(void)json_object_set_new(process, "args", spec_args(c->config));
+	if (json_bool(host, "Init", false)) {
+		(void)json_array_insert_new(json_object_get(process, "args"), 0, json_string("/sbin/docker-init"));
+		(void)json_array_insert_new(json_object_get(process, "args"), 1, json_string("--"));
+	}
 	(void)json_object_set_new(process, "env", spec_env(c->config, tty, NULL));
 	(void)json_object_set_new(process, "cwd", json_string(*cwd ? cwd : "/"));
 	(void)json_object_set_new(process, "user", json_pack("{s:i, s:i, s:s}", "uid", 0, "gid", 0, "username",

@@ -84,7 +84,8 @@ static void conn_send(struct conn *c, json_t *message)
 	struct err err = ERR_INIT;
 
 	if (msg_send(c->fd, message, NULL, 0, &err) < 0) {
-		log_warn("%s", err.msg);
+		if (err.code != EPIPE && err.code != ECONNRESET) /* an engine that has heard enough, or has ended */
+			log_warn("%s", err.msg);
 		conn_close(c);
 	}
 }

@@ -749,8 +749,8 @@ static void exec_done(struct shim *sh, struct pending *p, const json_t *result, 
 	else if (!link_pid_parse(result, &pid, &err))
 		(void)connect_session(h, s, &w->streams, &err);
 	if (err.code) {
+		session_return_clients(s);
 		control_fail(p->reply, &err);
-		session_close_clients(s);
 	} else {
 		s->pid = pid;
 		control_reply(p->reply, json_pack("{s:i}", "pid", (int)pid));
@@ -780,8 +780,8 @@ static void hyperv_exec(struct shim *sh, struct session *s, const json_t *params
 			(void)err_set(&err, EINVAL, "exec: the process is missing");
 		json_decref(streams);
 		free(w);
+		session_return_clients(s);
 		control_fail(r, &err);
-		session_close_clients(s);
 		return;
 	}
 	w->console = json_incref(json_object_get(params, "console"));

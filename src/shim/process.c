@@ -310,8 +310,8 @@ static void process_exec(struct shim *sh, struct session *s, const json_t *param
 	struct err err = ERR_INIT;
 
 	if (exec_start(sh, s, params, &err) < 0) {
+		session_return_clients(s);
 		control_fail(r, &err);
-		session_close_clients(s);
 		return;
 	}
 	control_reply(r, json_pack("{s:i}", "pid", (int)s->pid));

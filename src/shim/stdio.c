@@ -547,8 +547,9 @@ static void update_client(struct session *s, struct client *c)
 		/* Closing with unread input in the socket would be a reset: the peer would lose its last bytes. */
 		char waste[512];
 
-		(void)shutdown(c->fd, SHUT_WR);
-		while (recv(c->fd, waste, sizeof(waste), MSG_DONTWAIT) > 0)
+		if (!s->returned)
+			(void)shutdown(c->fd, SHUT_WR);
+		while (!s->returned && recv(c->fd, waste, sizeof(waste), MSG_DONTWAIT) > 0)
 			;
 		client_drop(c);
 		return;
@@ -676,6 +677,12 @@ int session_attach(struct session *s, int fd, const struct client_options *o, st
 	s->clients = c;
 	update(s);
 	return 0;
+}
+
+void session_return_clients(struct session *s)
+{
+	s->returned = true;
+	session_close_clients(s);
 }
 
 void session_close_clients(struct session *s)

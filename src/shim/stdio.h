@@ -22,6 +22,7 @@ struct session {
 	struct session *next; /* of shim->execs */
 	char *exec_id;	      /* NULL: the container's own */
 	bool tty, started, exited, finished;
+	bool returned; /* the clients' sockets are the engine's again, which says why */
 	bool close_stdin; /* when a client's stdin ends, the process's stdin does */
 	bool stdin_open;
 	bool stalled; /* output is not read: a client's queue is full */
@@ -61,6 +62,8 @@ void session_exited(struct session *s, int exit_code);
 int session_attach(struct session *s, int fd, const struct client_options *o, struct err *err) MUST_CHECK;
 /* session_close_clients - each is closed when it has its bytes. */
 void session_close_clients(struct session *s);
+/* session_return_clients - the start failed: let go without shutting the sockets, the engine tells the client. */
+void session_return_clients(struct session *s);
 bool session_has_clients(const struct session *s);
 
 /* detach_parse - docker's syntax: comma-separated characters and ctrl-X. Return: their number or -EINVAL. */
