@@ -219,21 +219,66 @@ static void human_size(int64_t bytes, char *out, size_t size)
 	(void)snprintf(out, size, n < 10 && u ? "%.3g%s" : "%.3g%s", n, units[u]);
 }
 
-static void print_container(const json_t *c, bool quiet, bool whole)
+/* Characters of UTF-8 @text. */
+static size_t text_width(const char *text)
 {
-	const char *id = json_str(c, "Id", ""), *name;
-	char created[64], command[24];
+	size_t n = 0;
 
-	if (quiet) {
-		(void)printf("%.*s\n", whole ? 64 : 12, id);
-		return;
+	for (; text && *text; text++)
+		n += (*text & 0xc0) != 0x80;
+	return n;
+}
+
+/* Columns as wide as their widest cell, three spaces apart (Docker's lists). @rows: arrays of strings. */
+static void print_table(const json_t *rows)
+{
+	size_t width[8] = { 0 }, r, c, n;
+	json_t *row, *cell;
+
+	json_array_foreach(rows, r, row)
+		json_array_foreach(row, c, cell) {
+			n = text_width(json_string_value(cell));
+			if (c < ARRAY_LEN(width) && n > width[c])
+				width[c] = n;
+		}
+	json_array_foreach(rows, r, row) {
+		json_array_foreach(row, c, cell) {
+			const char *text = json_string_value(cell);
+
+			(void)fputs(text, stdout);
+			if (c + 1 < json_array_size(row))
+				(void)printf("%*s", (int)(width[c % ARRAY_LEN(width)] - text_width(text)) + 3, "");
+		}
+		(void)putchar('\n');
 	}
+}
+
+/* Return: 0 or -1. */
+static int add_row(json_t *rows, json_t *row)
+{
+	return row ? json_array_append_new(rows, row) : -1;
+}
+
+static int container_row(json_t *rows, const json_t *c, bool whole)
+{
+	const char *id = json_str(c, "Id", ""), *full = json_str(c, "Command", ""), *name;
+	char created[64], command[64];
+	size_t n = 0;
+
 	ago(json_int(c, "Created", 0), created, sizeof(created));
 	name = json_string_value(json_array_get(json_object_get(c, "Names"), 0));
-	(void)snprintf(command, sizeof(command), "\"%.17s%s\"", json_str(c, "Command", ""),
-		       strlen(json_str(c, "Command", "")) > 17 ? "…" : "");
-	(void)printf("%.*s   %-20s %-24s %-20s %-28s %s\n", whole ? 64 : 12, id, json_str(c, "Image", ""), command,
-		     created, json_str(c, "Status", ""), name ? name + 1 : "");
+	/* 19 characters at most, and never half of one. */
+	while (full[n] && text_width(full) > 20 && n < 19)
+		n++;
+	while (n && (full[n] & 0xc0) == 0x80)
+		n--;
+	if (n && !whole)
+		(void)snprintf(command, sizeof(command), "\"%.*s…\"", (int)n, full);
+	else
+		(void)snprintf(command, sizeof(command), "\"%.60s\"", full);
+	return add_row(rows, json_pack("[s#,s,s%,s,s,s]", id, (int)strnlen(id, whole ? 64 : 12),
+				       json_str(c, "Image", ""), command, strlen(command), created,
+				       json_str(c, "Status", ""), name ? name + 1 : ""));
 }
 
 /* {"key":{"value":true}} for repeated --filter key=value. */
@@ -258,6 +303,7 @@ static int verb_ps(struct cli *cli, int argc, char **argv)
 {
 	bool all = false, quiet = false, whole = false, json = false;
 	CLEAN_JSON json_t *filters = json_object();
+	CLEAN_JSON json_t *rows = json_array();
 	CLEAN_JSON json_t *list = NULL;
 	CLEAN_FREE char *text = NULL;
 	CLEAN_FREE char *encoded = NULL;
@@ -290,17 +336,20 @@ static int verb_ps(struct cli *cli, int argc, char **argv)
 		return EXIT_ENGINE;
 	if (client_json(&cli->client, "GET", path, NULL, &list, &err) < 0)
 		return cli_fail(&err);
-	if (!quiet && !json)
-		(void)printf("%-14s %-20s %-22s %-20s %-28s %s\n", "CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS",
-			     "NAMES");
+	if (!quiet && !json &&
+	    add_row(rows, json_pack("[s,s,s,s,s,s]", "CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES")))
+		return EXIT_ENGINE;
 	json_array_foreach(list, i, c) {
 		CLEAN_FREE char *line = json ? json_text(c) : NULL;
 
 		if (line)
 			(void)puts(line);
-		else
-			print_container(c, quiet, whole);
+		else if (quiet)
+			(void)printf("%.*s\n", whole ? 64 : 12, json_str(c, "Id", ""));
+		else if (container_row(rows, c, whole) < 0)
+			return EXIT_ENGINE;
 	}
+	print_table(rows);
 	return 0;
 }
 
@@ -602,13 +651,82 @@ static int verb_version(struct cli *cli, int argc, char **argv)
 	return 0;
 }
 
+/* "name, name" of the strings in @list, after "@key: ". */
+static void print_names(const char *key, const json_t *list)
+{
+	json_t *name;
+	size_t i;
+
+	(void)printf("%s:", key);
+	json_array_foreach(list, i, name)
+		(void)printf("%s %s", i ? "," : "", json_string_value(name));
+	(void)puts(json_array_size(list) ? "" : " none");
+}
+
+/* What each controller that is absent takes away; the engine says which are there (Docker's members). */
+static void print_missing(const json_t *info)
+{
+	static const struct {
+		const char *member, *without;
+	} needs[] = { { "MemoryLimit", "--memory" },
+		      { "CpuCfsQuota", "--cpus" },
+		      { "CPUShares", "--cpu-shares" },
+		      { "CPUSet", "--cpuset-cpus" },
+		      { "PidsLimit", "--pids-limit" } };
+
+	for (size_t i = 0; i < ARRAY_LEN(needs); i++)
+		if (!json_bool(info, needs[i].member, true))
+			(void)printf("WARNING: %s has no effect: this machine's kernel or its cgroup mounts lack the controller\n",
+				     needs[i].without);
+}
+
+/* The doctor: what runs where, by which means and why, and what is amiss. */
+static void print_info(const json_t *info)
+{
+	const json_t *accelerator = json_object_get(info, "Accelerator");
+	const char *kind = json_str(accelerator, "Name", "unknown"), *guest = json_str(accelerator, "Kernel", NULL);
+	const char *text;
+	char memory[32];
+	json_t *warning;
+	size_t i;
+
+	human_size(json_int(info, "MemTotal", 0), memory, sizeof(memory));
+	(void)printf("Client:\n Version: %s\n\nServer:\n", WALNUT_VERSION);
+	(void)printf(" Server Version: %s\n", json_str(info, "ServerVersion", "?"));
+	(void)printf(" Containers: %lld\n  Running: %lld\n  Paused: %lld\n  Stopped: %lld\n Images: %lld\n",
+		     (long long)json_int(info, "Containers", 0), (long long)json_int(info, "ContainersRunning", 0),
+		     (long long)json_int(info, "ContainersPaused", 0), (long long)json_int(info, "ContainersStopped", 0),
+		     (long long)json_int(info, "Images", 0));
+	(void)printf(" Default Isolation: %s\n", json_str(info, "Isolation", "?"));
+	(void)printf(" Isolation process: namespaces on kernel %s\n", json_str(info, "KernelVersion", "?"));
+	(void)printf(" Isolation hyperv: %s\n", strcmp(kind, "none") ? "own kernel in a virtual machine" : "not available");
+	(void)printf("  Accelerator: %s\n  Reason: %s\n", kind, json_str(accelerator, "Reason", "not said"));
+	text = json_str(accelerator, "Qemu", "");
+	if (*text)
+		(void)printf("  QEMU: %s\n", text);
+	if (guest)
+		(void)printf("  Guest Kernel: %s\n", guest);
+	(void)printf(" Storage Driver: %s\n Logging Driver: %s\n", json_str(info, "Driver", "?"),
+		     json_str(info, "LoggingDriver", "?"));
+	(void)printf(" Cgroup Driver: %s\n Cgroup Version: %s\n", json_str(info, "CgroupDriver", "?"),
+		     json_str(info, "CgroupVersion", "?"));
+	print_names(" Security Options", json_object_get(info, "SecurityOptions"));
+	(void)printf(" Kernel Version: %s\n Operating System: %s\n OSType: %s\n Architecture: %s\n",
+		     json_str(info, "KernelVersion", "?"), json_str(info, "OperatingSystem", "?"),
+		     json_str(info, "OSType", "?"), json_str(info, "Architecture", "?"));
+	(void)printf(" CPUs: %lld\n Total Memory: %s\n Name: %s\n ID: %s\n Root Dir: %s\n",
+		     (long long)json_int(info, "NCPU", 0), memory, json_str(info, "Name", "?"), json_str(info, "ID", "?"),
+		     json_str(info, "DockerRootDir", "?"));
+	print_missing(info);
+	json_array_foreach(json_object_get(info, "Warnings"), i, warning)
+		(void)puts(json_string_value(warning));
+}
+
 static int verb_info(struct cli *cli, int argc, char **argv)
 {
 	CLEAN_JSON json_t *info = NULL;
 	CLEAN_FREE char *text = NULL;
 	struct err err = ERR_INIT;
-	const char *key;
-	json_t *value;
 
 	if (argc > 1 && strcmp(argv[1], "--format=json"))
 		return cli_usage_error(self("info"), "only --format=json is built");
@@ -619,23 +737,7 @@ static int verb_info(struct cli *cli, int argc, char **argv)
 		(void)puts(text ? text : "");
 		return 0;
 	}
-	json_object_foreach(info, key, value) {
-		if (json_is_string(value) && *json_string_value(value))
-			(void)printf("%s: %s\n", key, json_string_value(value));
-		else if (json_is_integer(value))
-			(void)printf("%s: %lld\n", key, (long long)json_integer_value(value));
-	}
-	json_t *list[] = { json_object_get(info, "DriverStatus"), json_object_get(info, "Labels"),
-			   json_object_get(info, "Warnings") };
-	for (size_t i = 0; i < ARRAY_LEN(list); i++)
-		for (size_t k = 0; k < json_array_size(list[i]); k++) {
-			value = json_array_get(list[i], k);
-			if (json_is_array(value))
-				(void)printf("%s: %s\n", json_string_value(json_array_get(value, 0)),
-					     json_string_value(json_array_get(value, 1)));
-			else
-				(void)puts(json_string_value(value));
-		}
+	print_info(info);
 	return 0;
 }
 

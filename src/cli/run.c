@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -85,6 +86,12 @@ static const struct flag exec_flags[] = {
 	{ "tty", 't', FLAG_BOOL, false, "Tty" },
 	{ "user", 'u', FLAG_STRING, false, "User" },
 	{ "workdir", 'w', FLAG_STRING, false, "WorkingDir" },
+	{ 0 },
+};
+
+static const struct flag attach_flags[] = {
+	{ "detach-keys", 0, FLAG_OURS, false, "detach-keys" },
+	{ "no-stdin", 0, FLAG_OURS, false, "no-stdin" },
 	{ 0 },
 };
 
@@ -351,9 +358,10 @@ static int start_failure(struct cli *cli, const char *id, const json_t *body, co
 	struct err ignored;
 
 	(void)cli_fail(err);
+	/* The engine removes it by itself too: who comes second is told that it is gone already. */
 	if (path && json_bool(json_object_get(body, "HostConfig"), "AutoRemove", false) &&
 	    client_json(&cli->client, "DELETE", path, NULL, NULL, &ignored) < 0)
-		return EXIT_ENGINE;
+		ignored = ERR_INIT;
 	if (strstr(err->msg, "executable file not found") || strstr(err->msg, "no such file or directory"))
 		return 127;
 	if (strstr(err->msg, "permission denied"))
@@ -361,35 +369,66 @@ static int start_failure(struct cli *cli, const char *id, const json_t *body, co
 	return EXIT_ENGINE;
 }
 
-static int run_attached(struct cli *cli, const char *id, const json_t *body, struct err *err)
+static bool still_running(struct cli *cli, const char *id)
 {
-	bool stdin_open = json_bool(body, "OpenStdin", false), tty = json_bool(body, "Tty", false);
+	CLEAN_FREE char *path = cli_path("/containers/", id, "/json");
+	CLEAN_JSON json_t *now = NULL;
+	struct err ignored = ERR_INIT;
+	const struct timespec grace = { .tv_nsec = 200000000 };
+
+	/* An exit is recorded a moment after its last output. */
+	(void)nanosleep(&grace, NULL);
+	if (!path || client_json(&cli->client, "GET", path, NULL, &now, &ignored) < 0)
+		return false;
+	return json_bool(json_object_get(now, "State"), "Running", false);
+}
+
+/*
+ * Attach, start it (unless it runs already), carry its streams. Return: its exit status, or -errno.
+ * @start: start it; @keys: detach keys or NULL.
+ */
+static int session_run(struct cli *cli, const char *id, const json_t *body, bool start_it, bool want_stdin,
+		       const char *keys, struct err *err)
+{
+	bool stdin_open = want_stdin && json_bool(body, "OpenStdin", false), tty = json_bool(body, "Tty", false);
 	bool remove = json_bool(json_object_get(body, "HostConfig"), "AutoRemove", false);
-	CLEAN_FREE char *attach = cli_path("/containers/", id,
-					   stdin_open ? "/attach?stream=1&stdout=1&stderr=1&stdin=1" :
-							"/attach?stream=1&stdout=1&stderr=1");
+	CLEAN_FREE char *encoded = url_encode(keys ? keys : "");
+	CLEAN_FREE char *query = NULL;
+	CLEAN_FREE char *attach = NULL;
 	CLEAN_FREE char *wait = cli_path("/containers/", id,
-					 remove ? "/wait?condition=removed" : "/wait?condition=next-exit");
+					 remove	    ? "/wait?condition=removed" :
+					 start_it   ? "/wait?condition=next-exit" :
+						      "/wait");
 	CLEAN_FREE char *start = cli_path("/containers/", id, "/start");
 	CLEAN_FREE char *resize = cli_path("/containers/", id, "/resize");
 	CLEAN_REPLY struct reply session = { .fd = -1 };
 	CLEAN_REPLY struct reply waiting = { .fd = -1 };
 	struct stream_options o = { stdin_open, tty, tty ? resize : NULL, &cli->client };
+	int rc;
 
+	if (!encoded || asprintf(&query, "/attach?stream=1&stdout=1&stderr=1%s%s%s", stdin_open ? "&stdin=1" : "",
+				 keys ? "&detachKeys=" : "", encoded) < 0)
+		return err_sys(err, ENOMEM, "run the container");
+	attach = cli_path("/containers/", id, query);
 	if (!attach || !wait || !start || !resize)
 		return err_sys(err, ENOMEM, "run the container");
 	if (client_send(&cli->client, "POST", attach, NULL, -1, true, &session, err) < 0)
 		return -err->code;
 	if (session.status >= 400)
 		return reply_error(&session, err);
+	/* The wait is asked for before the start, and its answer's head comes at once: no exit is missed. */
 	if (client_send(&cli->client, "POST", wait, NULL, -1, false, &waiting, err) < 0)
 		return -err->code;
-	if (client_json(&cli->client, "POST", start, NULL, NULL, err) < 0)
+	if (start_it && client_json(&cli->client, "POST", start, NULL, NULL, err) < 0)
 		return start_failure(cli, id, body, err);
 	if (tty)
 		stream_resize(&cli->client, resize);
-	if (stream_session(&session, &o, err) < 0)
-		return -err->code;
+	rc = stream_session(&session, &o, err);
+	if (rc < 0)
+		return rc;
+	/* The stream ended but the container runs: the user typed the detach keys. */
+	if (tty && stdin_open && still_running(cli, id))
+		return 0;
 	return wait_status(&waiting, err);
 }
 
@@ -408,7 +447,7 @@ static int create_or_run(struct cli *cli, int argc, char **argv, bool run)
 		return -at;
 	if (at >= argc)
 		return cli_usage_error(verb, "an image is needed");
-	detach = !run || json_object_get(ours, "detach");
+	detach = json_object_get(ours, "detach") != NULL;
 	if (json_object_set_new(body, "Image", json_string(argv[at])) < 0 ||
 	    (at + 1 < argc && json_object_set_new(body, "Cmd", string_array(argv + at + 1, argc - at - 1)) < 0) ||
 	    json_object_set_new(body, "AttachStdout", json_boolean(!detach)) < 0 ||
@@ -427,7 +466,7 @@ static int create_or_run(struct cli *cli, int argc, char **argv, bool run)
 		return 0;
 	}
 	if (!detach) {
-		status = run_attached(cli, id, body, &err);
+		status = session_run(cli, id, body, true, true, json_str(ours, "detach-keys", NULL), &err);
 		if (status < 0)
 			(void)cli_fail(&err);
 		return status < 0 ? EXIT_ENGINE : status;
@@ -468,7 +507,8 @@ static int verb_start(struct cli *cli, int argc, char **argv)
 
 		if (!path || client_json(&cli->client, "GET", path, NULL, &inspect, &err) < 0)
 			return cli_fail(&err);
-		status = run_attached(cli, argv[at], json_object_get(inspect, "Config"), &err);
+		status = session_run(cli, argv[at], json_object_get(inspect, "Config"), true,
+				     json_object_get(ours, "interactive") != NULL, NULL, &err);
 		if (status < 0)
 			(void)cli_fail(&err);
 		return status < 0 ? EXIT_ENGINE : status;
@@ -550,6 +590,36 @@ static int verb_exec(struct cli *cli, int argc, char **argv)
 	return strstr(err.msg, "executable file not found") ? 127 : strstr(err.msg, "permission denied") ? 126 : 1;
 }
 
+static int verb_attach(struct cli *cli, int argc, char **argv)
+{
+	const struct cli_verb *verb = &cli_run_verbs[5];
+	CLEAN_JSON json_t *inspect = NULL;
+	CLEAN_JSON json_t *body = json_object();
+	CLEAN_JSON json_t *ours = json_object();
+	CLEAN_FREE char *path = NULL;
+	struct err err = ERR_INIT;
+	int at = parse_flags(verb, attach_flags, argc, argv, body, ours), status;
+	const json_t *state;
+
+	if (at < 0)
+		return -at;
+	if (at + 1 != argc)
+		return cli_usage_error(verb, "one container is needed");
+	path = cli_path("/containers/", argv[at], "/json");
+	if (!path || client_json(&cli->client, "GET", path, NULL, &inspect, &err) < 0)
+		return cli_fail(&err);
+	state = json_object_get(inspect, "State");
+	if (!json_bool(state, "Running", false)) {
+		(void)fprintf(stderr, "walnut: cannot attach to a stopped container: start it first\n");
+		return 1;
+	}
+	status = session_run(cli, argv[at], json_object_get(inspect, "Config"), false,
+			     !json_object_get(ours, "no-stdin"), json_str(ours, "detach-keys", NULL), &err);
+	if (status < 0)
+		(void)cli_fail(&err);
+	return status < 0 ? 1 : status;
+}
+
 static int verb_wait(struct cli *cli, int argc, char **argv)
 {
 	struct err err = ERR_INIT;
@@ -576,5 +646,6 @@ const struct cli_verb cli_run_verbs[] = {
 	{ "start", "[-a] [-i] CONTAINER...", "Start stopped containers", verb_start },
 	{ "exec", "[OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container", verb_exec },
 	{ "wait", "CONTAINER...", "Block until containers stop, then print their exit codes", verb_wait },
+	{ "attach", "[--no-stdin] [--detach-keys KEYS] CONTAINER", "Attach to a running container", verb_attach },
 	{ 0 },
 };
