@@ -8,7 +8,7 @@ import time
 import pexpect
 import pytest
 
-from conftest import IMAGE, skip_if_not_built
+from conftest import IMAGE
 
 
 # ---- exit codes ----
@@ -84,7 +84,7 @@ def test_large_output_is_whole(run):
 def spawn(engine, iso, *args):
     args = list(args)
     args[args.index(...)] = IMAGE
-    return pexpect.spawn("docker", ["run", "--rm", *engine.extra, "--isolation=" + iso, *args], env=engine.env(), timeout=30,
+    return pexpect.spawn("docker", ["run", "--rm", "--isolation=" + iso, *args], env=engine.env(), timeout=30,
                          encoding="utf-8", dimensions=(31, 91))
 
 
@@ -273,8 +273,6 @@ def test_unprivileged_cannot_mount(run):
 
 
 def test_seccomp_is_on(run, engine):
-    if engine.extra:
-        pytest.skip("not built yet: the default seccomp profile")
     assert "Seccomp:\t2" in run("cat", "/proc/self/status", check=0).out
 
 
