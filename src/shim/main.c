@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <malloc.h>
 #include <sched.h>
 #include <signal.h>
@@ -19,6 +20,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,6 +32,7 @@
 #include "shim/stdio.h"
 
 #define ENGINE_FD   3
+#define ISOLATED    "WALNUT_SHIM_ISOLATED" /* in the environment: the steps before the second exec are done */
 #define SHUTDOWN_MS 10000
 
 int64_t shim_now_ns(void)
@@ -176,11 +179,47 @@ static int isolate(struct err *err)
 	return 0;
 }
 
-static int set_up(struct shim *sh, int *signals, struct err *err)
+/*
+ * Until the container's program is executed its processes are forks of this one, and can be made to execute
+ * /proc/self/exe: its file must be out of their reach (CVE-2019-5736). So this program runs from a read-only
+ * mount of its own file, which it makes in its private mount namespace and then executes.
+ */
+static int protect_own_file(char **argv, struct err *err)
+{
+	CLEAN_FD int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	char path[PATH_MAX];
+	struct statvfs fs;
+	ssize_t n;
+
+	if (self < 0 || fstatvfs(self, &fs) < 0)
+		return err_sys(err, errno, "look at walnut-shim's own file");
+	if (fs.f_flag & ST_RDONLY)
+		return 0;
+	n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	if (n < 0)
+		return err_sys(err, errno, "find walnut-shim's own file");
+	path[n] = '\0';
+	if (mount(path, path, NULL, MS_BIND, NULL) < 0 ||
+	    mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
+		return err_sys(err, errno, "make %s read-only for this container", path);
+	/* A second private namespace would make this mount, and with it our own path, unreachable. */
+	if (setenv(ISOLATED, "1", 1) < 0)
+		return err_sys(err, errno, "execute %s again", path);
+	(void)execv(path, argv);
+	return err_sys(err, errno, "execute %s from its read-only mount", path);
+}
+
+static int set_up(struct shim *sh, char **argv, int *signals, struct err *err)
 {
 	struct stat st;
-	int rc = isolate(err);
+	int rc = 0;
 
+	if (!getenv(ISOLATED)) {
+		rc = isolate(err);
+		if (!rc)
+			rc = protect_own_file(argv, err);
+	}
+	(void)unsetenv(ISOLATED);
 	if (rc < 0)
 		return rc;
 	sh->loop = loop_new(err);
@@ -248,7 +287,7 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "usage: walnut-shim --id ID --run-dir DIR --data-dir DIR (started by walnutd)\n");
 		return 2;
 	}
-	rc = set_up(&sh, &signals, &err);
+	rc = set_up(&sh, argv, &signals, &err);
 	if (!rc)
 		rc = loop_run(sh.loop, &err);
 	if (rc < 0)
