@@ -29,7 +29,7 @@
 #include "vmm/vm.h"
 
 #define BOOT_MS	     120000
-#define CONSOLE_KEPT 4096
+#define CONSOLE_KEPT 16384
 #define SCRATCH_SIZE (20LL << 30)
 
 struct hyperv;
@@ -118,15 +118,36 @@ static void hyperv_destroy(struct shim *sh)
 	free(h);
 }
 
+static void read_console(struct hyperv *h);
+
+/* What the guest's kernel said last, if it panicked, is the cause of whatever was seen of the machine. */
+static void name_panic(struct hyperv *h, struct err *why)
+{
+	static const char mark[] = "Kernel panic - not syncing: ";
+	const char *at;
+
+	for (int i = 0; i < 16 && h->console; i++)
+		read_console(h);
+	h->tail[h->tail_len] = 0;
+	at = strstr(h->tail, mark);
+	if (at) {
+		at += sizeof(mark) - 1;
+		(void)err_set(why, EIO, "the container's own kernel panicked: %.*s", (int)strcspn(at, "\n"), at);
+	}
+}
+
 /* The machine is over or can not be trusted any more: end the start or the container. */
-static void machine_failed(struct shim *sh, const struct err *why)
+static void machine_failed(struct shim *sh, const struct err *reason)
 {
 	struct hyperv *h = sh->backend_data;
+	struct err cause = *reason;
+	const struct err *why = &cause;
 	struct shim_reply *start;
 
 	if (!h || h->failed)
 		return;
 	h->failed = true;
+	name_panic(h, &cause);
 	if (h->tail_len)
 		log_error("%s; the guest's console: %.*s", why->msg, (int)h->tail_len, h->tail);
 	start = take_ptr(h->start);
@@ -532,10 +553,9 @@ static void control_event_fd(struct loop *l, int fd, uint32_t events, void *arg)
 	pump_accepts(arg);
 }
 
-static void console_event(struct loop *l, int fd, uint32_t events, void *arg)
+static void read_console(struct hyperv *h)
 {
-	struct shim *sh = arg;
-	struct hyperv *h = sh->backend_data;
+	int fd = vm_console_fd(h->vm);
 	ssize_t got;
 
 	if (h->tail_len > CONSOLE_KEPT / 2) {
@@ -555,6 +575,13 @@ static void console_event(struct loop *l, int fd, uint32_t events, void *arg)
 		loop_remove(h->console);
 		h->console = NULL;
 	}
+}
+
+static void console_event(struct loop *l, int fd, uint32_t events, void *arg)
+{
+	struct shim *sh = arg;
+
+	read_console(sh->backend_data);
 }
 
 static void machine_event(struct loop *l, int fd, uint32_t events, void *arg)
