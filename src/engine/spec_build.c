@@ -149,13 +149,24 @@ static int spec_caps(const json_t *host, json_t *process, struct err *err)
 
 	if (!caps)
 		caps = json_array();
-	if ((json_bool(host, "Privileged", false) && spec_caps_change(caps, all, true, err)) ||
-	    (!json_bool(host, "Privileged", false) && (spec_caps_change(caps, json_object_get(host, "CapAdd"), true, err) ||
-						       spec_caps_change(caps, json_object_get(host, "CapDrop"), false, err))))
+	/* What is dropped goes first, so that "drop ALL, add X" leaves X; "add ALL, drop X" is the other way round. */
+	const json_t *add = json_object_get(host, "CapAdd"), *drop = json_object_get(host, "CapDrop");
+	bool add_all = false;
+	size_t i;
+	json_t *v;
+
+	json_array_foreach (add, i, v)
+		add_all = add_all || !strcasecmp(json_string_value(v) ?: "", "ALL");
+	if (json_bool(host, "Privileged", false)) {
+		if (spec_caps_change(caps, all, true, err))
+			return -err->code;
+	} else if (spec_caps_change(caps, add_all ? add : drop, add_all, err) ||
+		   spec_caps_change(caps, add_all ? drop : add, !add_all, err)) {
 		return -err->code;
+	}
 	json_t *out = json_object();
 
-	for (size_t i = 0; i < ARRAY_LEN(sets); i++)
+	for (i = 0; i < ARRAY_LEN(sets); i++)
 		(void)json_object_set(out, sets[i], caps);
 	(void)json_object_set_new(out, "inheritable", json_array());
 	(void)json_object_set_new(process, "capabilities", out);

@@ -86,7 +86,9 @@ def test_create_start_attach(engine, iso):
 
 def test_files_stay_over_restart(engine, container):
     c = container("sh", "-c", "cat /kept 2>/dev/null; echo kept > /kept; exec sleep 100")
-    time.sleep(0.5)
+    deadline = time.monotonic() + 15
+    while engine.docker("exec", c, "grep", "-q", "kept", "/kept").code != 0 and time.monotonic() < deadline:
+        time.sleep(0.2)
     engine.ok("restart", "-t", "0", c)
     time.sleep(0.5)
     assert engine.ok("exec", c, "cat", "/kept") == "kept"
