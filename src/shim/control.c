@@ -5,6 +5,7 @@
  * go to all of them.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -439,17 +440,17 @@ int control_listen(struct shim *sh, struct err *err)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	CLEAN_FD int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int n = snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/shim.sock", sh->run_dir);
+	CLEAN_FD int dir = open(sh->run_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-	if (sock < 0)
-		return err_sys(err, errno, "create shim.sock");
-	if (n < 0 || (size_t)n >= sizeof(addr.sun_path))
-		return err_set(err, ENAMETOOLONG, "the path %s/shim.sock is too long for a socket", sh->run_dir);
+	if (sock < 0 || dir < 0)
+		return err_sys(err, errno, "create shim.sock in %s", sh->run_dir);
+	/* Through the folder's descriptor: a path may be longer than sun_path (108 bytes, unix(7)). */
+	(void)snprintf(addr.sun_path, sizeof(addr.sun_path), "/proc/self/fd/%d/shim.sock", dir);
 	if (unlink(addr.sun_path) < 0 && errno != ENOENT)
-		return err_sys(err, errno, "remove the old %s", addr.sun_path);
+		return err_sys(err, errno, "remove the old shim.sock in %s", sh->run_dir);
 	if (bind(sock, (struct sockaddr *)&addr, sizeof(addr)) < 0 || chmod(addr.sun_path, 0600) < 0 ||
 	    listen(sock, 8) < 0)
-		return err_sys(err, errno, "listen on %s", addr.sun_path);
+		return err_sys(err, errno, "listen on shim.sock in %s", sh->run_dir);
 	sh->listener_source = loop_add_fd(sh->loop, sock, EPOLLIN, on_connection, sh, err);
 	if (!sh->listener_source)
 		return -err->code;
