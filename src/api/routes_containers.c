@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Routes of containers. */
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "api/http.h"
 #include "api/routes.h"
@@ -413,6 +416,143 @@ static void logs(struct http_conn *c, const struct http_request *r, void *arg)
 	logs_pump(s);
 }
 
+/* ---- stats ---- */
+
+struct stats_state {
+	struct http_conn *conn; /* NULL: the client is gone while the shim was asked */
+	struct engine *engine;
+	char id[65];
+	struct loop_timer *timer;
+	json_t *before; /* cpu_stats of the last sample */
+	bool stream, once, asked;
+};
+
+static void stats_free(struct stats_state *s)
+{
+	json_decref(s->before);
+	free(s);
+}
+
+static void stats_closed(struct http_conn *c, void *arg)
+{
+	struct stats_state *s = arg;
+
+	s->conn = NULL;
+	if (s->timer)
+		loop_cancel(s->timer);
+	if (!s->asked)
+		stats_free(s);
+}
+
+/* As Docker: a container without a limit has the machine's memory. */
+static json_int_t memory_limit(int64_t limit)
+{
+	return limit > 0 ? limit : (json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t system_cpu_ns(void)
+{
+	size_t n;
+	CLEAN_FREE char *text = fd_read_file(AT_FDCWD, "/proc/stat", 1 << 20, &n, NULL);
+	char *at = text ? text + 3 : NULL;
+	uint64_t sum = 0;
+
+	for (int i = 0; at && i < 8; i++)
+		sum += strtoull(at, &at, 10);
+	return sum * (1000000000 / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
+static json_t *stats_cpu(const json_t *r)
+{
+	return json_pack("{s:{s:I, s:I, s:I}, s:I, s:i, s:{s:i, s:i, s:i}}", "cpu_usage", "total_usage",
+			 (json_int_t)json_int(r, "cpu_total_ns", 0), "usage_in_kernelmode",
+			 (json_int_t)json_int(r, "cpu_system_ns", 0), "usage_in_usermode",
+			 (json_int_t)json_int(r, "cpu_user_ns", 0), "system_cpu_usage", (json_int_t)system_cpu_ns(),
+			 "online_cpus", (int)sysconf(_SC_NPROCESSORS_ONLN), "throttling_data", "periods", 0,
+			 "throttled_periods", 0, "throttled_time", 0);
+}
+
+static void stats_tick(struct loop *l, void *arg);
+
+static void stats_answered(json_t *r, const struct err *err, void *arg)
+{
+	struct stats_state *s = arg;
+	struct engine_container *k = engine_container_find(s->engine, s->id, NULL);
+
+	s->asked = false;
+	if (!s->conn) {
+		stats_free(s);
+		return;
+	}
+	CLEAN_JSON json_t *cpu = r ? stats_cpu(r) : json_object();
+	bool first = !s->before;
+
+	if (first && !s->once && r) {
+		s->before = json_incref(cpu);
+		s->timer = loop_add_timer(s->engine->loop, s->stream ? 0 : 1000, stats_tick, s);
+		return;
+	}
+	char now[64] = "0001-01-01T00:00:00Z";
+	CLEAN_FREE char *name = NULL;
+	struct timespec ts;
+	struct tm tm;
+
+	if (!clock_gettime(CLOCK_REALTIME, &ts) && gmtime_r(&ts.tv_sec, &tm))
+		(void)strftime(now, sizeof(now), "%Y-%m-%dT%H:%M:%SZ", &tm);
+	if (asprintf(&name, "/%s", k ? k->name : "") < 0)
+		name = NULL;
+	CLEAN_JSON json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:{s:I, s:I}, s:{s:[]}, s:O, s:O, s:{s:I, s:I, s:{s:I}}}",
+		"read", now, "preread", now, "name", name ?: "", "id", s->id, "pids_stats", "current",
+		(json_int_t)json_int(r, "pids_current", 0), "limit", (json_int_t)json_int(r, "pids_limit", 0), "blkio_stats",
+		"io_service_bytes_recursive", "cpu_stats", cpu, "precpu_stats", s->before ? s->before : cpu, "memory_stats",
+		"usage", (json_int_t)json_int(r, "memory_usage", 0), "limit", memory_limit(json_int(r, "memory_limit", 0)),
+		"stats", "inactive_file", (json_int_t)0);
+	CLEAN_FREE char *text = j ? json_text(j) : NULL;
+
+	if (text)
+		(void)http_stream_write(s->conn, text, strlen(text));
+	json_decref(s->before);
+	s->before = json_incref(cpu);
+	if (s->stream && r) {
+		s->timer = loop_add_timer(s->engine->loop, 1000, stats_tick, s);
+		return;
+	}
+	http_on_close(s->conn, NULL, NULL);
+	http_stream_end(s->conn);
+	stats_free(s);
+}
+
+static void stats_tick(struct loop *l, void *arg)
+{
+	struct stats_state *s = arg;
+	struct engine_container *k = engine_container_find(s->engine, s->id, NULL);
+
+	s->timer = NULL;
+	s->asked = true;
+	if (k && k->shim)
+		shim_client_call(k->shim, "stats", NULL, NULL, 0, stats_answered, s);
+	else
+		stats_answered(NULL, NULL, s);
+}
+
+static void stats(struct http_conn *c, const struct http_request *r, void *arg)
+{
+	struct engine_container *k = find(c, r, arg);
+	struct stats_state *s = k ? calloc(1, sizeof(*s)) : NULL;
+
+	if (!k)
+		return;
+	bug_on(!s);
+	s->conn = c;
+	s->engine = arg;
+	s->stream = http_query_bool(r, "stream", true);
+	s->once = http_query_bool(r, "one-shot", false);
+	(void)strcpy(s->id, k->id);
+	http_stream_begin(c, 200, "application/json");
+	http_on_close(c, stats_closed, s);
+	stats_tick(NULL, s);
+}
+
 static void not_yet(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	http_reply_error_status(c, 501, "%s is not supported by this version of Walnut", strrchr(r->path, '/') + 1);
@@ -435,7 +575,7 @@ const struct http_route routes_containers[] = {
 	{ "POST", "/containers/{id}/update", update, false },
 	{ "GET", "/containers/{id}/logs", logs, false },
 	{ "GET", "/containers/{id}/top", not_yet, false },
-	{ "GET", "/containers/{id}/stats", not_yet, false },
+	{ "GET", "/containers/{id}/stats", stats, false },
 	{ "DELETE", "/containers/{id}", remove_one, false },
 	{ 0 },
 };
