@@ -10,4 +10,7 @@ extern const struct http_route routes_exec[];
 extern const struct http_route routes_images[];
 extern const struct http_route routes_system[];
 
+/* route_not_built - the answer of a route of Docker's that is not built yet: 501 with its name. */
+void route_not_built(struct http_conn *c, const struct http_request *r, void *arg);
+
 #endif

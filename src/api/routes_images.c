@@ -57,17 +57,6 @@ static const struct image *find(struct http_conn *c, struct engine *e, const cha
 	return im;
 }
 
-/* has_label - "key" or "key=value" */
-static bool has_label(const struct image *im, const char *want)
-{
-	const json_t *labels = json_object_get(json_object_get(im->config, "config"), "Labels");
-	const char *eq = strchr(want, '=');
-	CLEAN_FREE char *key = eq ? strndup(want, (size_t)(eq - want)) : strdup(want);
-	const char *value = key ? json_str(labels, key, NULL) : NULL;
-
-	return value && (!eq || !strcmp(value, eq + 1));
-}
-
 static bool name_matches(const char *name, const char *pattern)
 {
 	const char *colon = strrchr(name, ':');
@@ -81,10 +70,8 @@ static bool list_matches(struct engine *e, const struct image *im, const json_t 
 	static const char *const borders[] = { "before", "since" };
 	const json_t *v;
 	size_t i;
-	bool ok = true;
+	bool ok = filters_match_labels(filters, json_object_get(json_object_get(im->config, "config"), "Labels"));
 
-	json_array_foreach(json_object_get(filters, "label"), i, v)
-		ok = ok && has_label(im, json_string_value(v));
 	json_array_foreach(json_object_get(filters, "dangling"), i, v)
 		ok = ok && (im->nrepo_tags == 0) == (!strcasecmp(json_string_value(v), "true") ||
 						     !strcmp(json_string_value(v), "1"));
@@ -506,15 +493,10 @@ static void images_get_one(struct http_conn *c, const struct http_request *r, vo
 	save(c, arg, &name, 1);
 }
 
-static void images_not_built(struct http_conn *c, const struct http_request *r, void *arg)
-{
-	http_reply_error_status(c, 501, "%s %s is not built in Walnut yet", r->method, r->path);
-}
-
 const struct http_route routes_images[] = {
 	{ "GET", "/images/json", images_list, false },
 	{ "GET", "/images/get", images_get, false },
-	{ "GET", "/images/search", images_not_built, false },
+	{ "GET", "/images/search", route_not_built, false },
 	{ "POST", "/images/load", images_load, true },
 	{ "POST", "/images/create", images_create, true },
 	{ "POST", "/images/prune", images_prune, false },
@@ -522,7 +504,7 @@ const struct http_route routes_images[] = {
 	{ "GET", "/images/{name:*}/history", images_history, false },
 	{ "GET", "/images/{name:*}/get", images_get_one, false },
 	{ "POST", "/images/{name:*}/tag", images_tag, false },
-	{ "POST", "/images/{name:*}/push", images_not_built, false },
+	{ "POST", "/images/{name:*}/push", route_not_built, false },
 	{ "DELETE", "/images/{name:*}", images_remove, false },
 	{ NULL, NULL, NULL, false },
 };

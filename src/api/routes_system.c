@@ -352,7 +352,7 @@ static void sys_swarm(struct http_conn *c, const struct http_request *r, void *a
 					"join\" to connect this node to swarm and try again.");
 }
 
-static void sys_not_built(struct http_conn *c, const struct http_request *r, void *arg)
+void route_not_built(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	http_reply_error_status(c, 501, "%s %s is not built in Walnut yet", r->method, r->path);
 }
@@ -363,24 +363,24 @@ const struct http_route routes_system[] = {
 	{ "GET", "/info", sys_info, false },
 	{ "GET", "/events", sys_events, false },
 	{ "GET", "/networks", sys_networks, false },
-	{ "POST", "/networks/create", sys_not_built, false },
+	{ "POST", "/networks/create", route_not_built, false },
 	{ "POST", "/networks/prune", sys_networks_pruned, false },
 	{ "GET", "/networks/{id}", sys_network, false },
-	{ "DELETE", "/networks/{id}", sys_not_built, false },
-	{ "POST", "/networks/{id}/connect", sys_not_built, false },
-	{ "POST", "/networks/{id}/disconnect", sys_not_built, false },
+	{ "DELETE", "/networks/{id}", route_not_built, false },
+	{ "POST", "/networks/{id}/connect", route_not_built, false },
+	{ "POST", "/networks/{id}/disconnect", route_not_built, false },
 	{ "GET", "/volumes", sys_volumes, false },
-	{ "POST", "/volumes/create", sys_not_built, false },
+	{ "POST", "/volumes/create", route_not_built, false },
 	{ "POST", "/volumes/prune", sys_volumes_pruned, false },
 	{ "GET", "/volumes/{name}", sys_volume, false },
 	{ "DELETE", "/volumes/{name}", sys_volume, false },
 	{ "GET", "/plugins", sys_empty, false },
-	{ "POST", "/auth", sys_not_built, false },
-	{ "POST", "/build", sys_not_built, false },
-	{ "POST", "/build/prune", sys_not_built, false },
-	{ "POST", "/session", sys_not_built, false },
-	{ "GET", "/system/df", sys_not_built, false },
-	{ "GET", "/distribution/{name:*}/json", sys_not_built, false },
+	{ "POST", "/auth", route_not_built, false },
+	{ "POST", "/build", route_not_built, false },
+	{ "POST", "/build/prune", route_not_built, false },
+	{ "POST", "/session", route_not_built, false },
+	{ "GET", "/system/df", route_not_built, false },
+	{ "GET", "/distribution/{name:*}/json", route_not_built, false },
 	{ "GET", "/swarm", sys_swarm, false },
 	{ "POST", "/swarm/{verb}", sys_swarm, false },
 	{ "GET", "/nodes", sys_swarm, false },

@@ -155,6 +155,25 @@ bool filters_match(const json_t *filters, const char *key, const char *value)
 	return false;
 }
 
+bool filters_match_labels(const json_t *filters, const json_t *labels)
+{
+	size_t i;
+	json_t *v;
+
+	json_array_foreach (json_object_get(filters, "label"), i, v) {
+		CLEAN_FREE char *key = strdup(json_string_value(v));
+		char *eq = key ? strchr(key, '=') : NULL;
+
+		if (eq)
+			*eq = 0;
+		const char *have = key ? json_str(labels, key, NULL) : NULL;
+
+		if (!have || (eq && strcmp(have, eq + 1)))
+			return false;
+	}
+	return true;
+}
+
 const char *engine_isolation_name(enum engine_isolation i)
 {
 	return i == ENGINE_ISOLATION_HYPERV ? "hyperv" : "process";

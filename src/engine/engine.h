@@ -83,6 +83,8 @@ json_t *filters_parse(const char *text, struct err *err) MUST_CHECK;
 int filters_known(const json_t *filters, const char *const *keys, struct err *err) MUST_CHECK;
 /* filters_match - true when key is absent or one of its values is equal to @value. */
 bool filters_match(const json_t *filters, const char *key, const char *value);
+/* filters_match_labels - every "KEY" or "KEY=VALUE" of "label" is in the object @labels. */
+bool filters_match_labels(const json_t *filters, const json_t *labels);
 
 /* Events (events.c). @attributes stolen, strings; type "container", "image", ... */
 void events_emit(struct engine *e, const char *type, const char *action, const char *actor_id, json_t *attributes);

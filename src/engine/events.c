@@ -80,26 +80,6 @@ static bool event_names(const json_t *event, const json_t *filters, const char *
 	return false;
 }
 
-static bool event_labels(const json_t *event, const json_t *filters)
-{
-	const json_t *attributes = json_object_get(json_object_get(event, "Actor"), "Attributes");
-	size_t i;
-	json_t *v;
-
-	json_array_foreach (json_object_get(filters, "label"), i, v) {
-		CLEAN_FREE char *key = strdup(json_string_value(v));
-		char *eq = key ? strchr(key, '=') : NULL;
-
-		if (eq)
-			*eq = 0;
-		const char *have = key ? json_str(attributes, key, NULL) : NULL;
-
-		if (!have || (eq && strcmp(have, eq + 1)))
-			return false;
-	}
-	return true;
-}
-
 static bool event_action(const json_t *event, const json_t *filters)
 {
 	const json_t *list = json_object_get(filters, "event");
@@ -126,7 +106,8 @@ static bool event_matches(const json_t *event, const json_t *filters)
 	if (!json_object_size(filters))
 		return true;
 	if (!event_action(event, filters) || !filters_match(filters, "type", json_str(event, "Type", "")) ||
-	    !filters_match(filters, "scope", "local") || !event_labels(event, filters))
+	    !filters_match(filters, "scope", "local") ||
+	    !filters_match_labels(filters, json_object_get(json_object_get(event, "Actor"), "Attributes")))
 		return false;
 	for (size_t i = 0; i < ARRAY_LEN(named); i++)
 		if (!event_names(event, filters, named[i]))

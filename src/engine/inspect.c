@@ -168,25 +168,6 @@ static bool list_any(const json_t *filters, const char *key, const char *value, 
 	return false;
 }
 
-static bool list_labels(const struct engine_container *c, const json_t *filters)
-{
-	size_t i;
-	json_t *v;
-
-	json_array_foreach (json_object_get(filters, "label"), i, v) {
-		CLEAN_FREE char *key = strdup(json_string_value(v));
-		char *eq = key ? strchr(key, '=') : NULL;
-
-		if (eq)
-			*eq = 0;
-		const char *have = json_str(json_object_get(c->config, "Labels"), key, NULL);
-
-		if (!have || (eq && strcmp(have, eq + 1)))
-			return false;
-	}
-	return true;
-}
-
 static bool list_ancestor(const struct engine_container *c, const json_t *filters)
 {
 	size_t i;
@@ -229,7 +210,8 @@ json_t *engine_container_list(struct engine *e, bool all, int limit, bool size, 
 		if (!all && c->state != ENGINE_RUNNING && c->state != ENGINE_PAUSED && c->state != ENGINE_RESTARTING)
 			continue;
 		if (!list_any(filters, "id", c->id, false) || !list_any(filters, "name", c->name, true) ||
-		    !list_labels(c, filters) || !filters_match(filters, "status", engine_state_name(c->state)) ||
+		    !filters_match_labels(filters, json_object_get(c->config, "Labels")) ||
+		    !filters_match(filters, "status", engine_state_name(c->state)) ||
 		    !list_ancestor(c, filters) || !filters_match(filters, "isolation", engine_isolation_name(c->isolation)) ||
 		    !filters_match(filters, "exited", code) || !filters_match(filters, "health", "none") ||
 		    (json_array_size(json_object_get(filters, "exited")) && c->state != ENGINE_EXITED) ||

@@ -172,11 +172,13 @@ unsigned int iov_slice(const struct iovec *iov, unsigned int count, size_t offse
 	return n;
 }
 
-size_t iov_copy_out(const struct iovec *iov, unsigned int count, size_t offset, void *to, size_t n)
+/* Copies @n bytes from @offset on between the segments and @bytes, one way or the other. Return: the bytes copied. */
+static size_t iov_copy(const struct iovec *iov, unsigned int count, size_t offset, void *bytes, size_t n, bool into_iov)
 {
 	size_t done = 0;
 
 	for (unsigned int i = 0; i < count && done < n; i++) {
+		uint8_t *segment = iov[i].iov_base, *plain = (uint8_t *)bytes + done;
 		size_t here;
 
 		if (offset >= iov[i].iov_len) {
@@ -186,30 +188,19 @@ size_t iov_copy_out(const struct iovec *iov, unsigned int count, size_t offset, 
 		here = iov[i].iov_len - offset;
 		if (here > n - done)
 			here = n - done;
-		memcpy((uint8_t *)to + done, (uint8_t *)iov[i].iov_base + offset, here);
+		memcpy(into_iov ? segment + offset : plain, into_iov ? plain : segment + offset, here);
 		done += here;
 		offset = 0;
 	}
 	return done;
 }
 
+size_t iov_copy_out(const struct iovec *iov, unsigned int count, size_t offset, void *to, size_t n)
+{
+	return iov_copy(iov, count, offset, to, n, false);
+}
+
 size_t iov_copy_in(const struct iovec *iov, unsigned int count, size_t offset, const void *from, size_t n)
 {
-	size_t done = 0;
-
-	for (unsigned int i = 0; i < count && done < n; i++) {
-		size_t here;
-
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		here = iov[i].iov_len - offset;
-		if (here > n - done)
-			here = n - done;
-		memcpy((uint8_t *)iov[i].iov_base + offset, (const uint8_t *)from + done, here);
-		done += here;
-		offset = 0;
-	}
-	return done;
+	return iov_copy(iov, count, offset, (void *)(uintptr_t)from, n, true);
 }
