@@ -65,10 +65,10 @@ int setup_guest(struct agent *a, const json_t *params, struct err *err) MUST_CHE
 int stream_dial(struct agent *a, int port, struct err *err) MUST_CHECK;
 /* Connections of one process and the container's ends of its pipes. -1: not there. */
 struct agent_streams {
-	int host[3];	 /* owned */
-	int agent[3];	 /* owned; our ends of the pipes */
+	int host[3];      /* owned */
+	int agent[3];     /* owned; our ends of the pipes */
 	int container[3]; /* owned; what the process gets: pipes or /dev/null */
-	int console;	 /* owned; connection for the terminal */
+	int console;      /* owned; connection for the terminal */
 };
 #define AGENT_STREAMS_INIT ((struct agent_streams){ { -1, -1, -1 }, { -1, -1, -1 }, { -1, -1, -1 }, -1 })
 int streams_open(struct agent *a, const json_t *streams, bool terminal, struct agent_streams *out,

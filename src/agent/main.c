@@ -64,8 +64,9 @@ static int say_hello(struct agent *a)
 
 	(void)uname(&u);
 	(void)sysinfo(&s);
-	return rpc_event(a, "hello", json_pack("{s:i, s:s, s:I}", "version", LINK_VERSION, "kernel", u.release,
-					       "memory_bytes", (json_int_t)s.totalram * (json_int_t)s.mem_unit));
+	return rpc_event(a, "hello",
+			 json_pack("{s:i, s:s, s:I}", "version", LINK_VERSION, "kernel", u.release, "memory_bytes",
+				   (json_int_t)s.totalram * (json_int_t)s.mem_unit));
 }
 
 static int serve(struct agent *a, struct err *err)

@@ -373,8 +373,8 @@ static const struct method {
 	const char *name;
 	int (*fn)(struct agent *a, const json_t *params, json_t **result, struct err *err);
 } methods[] = {
-	{ "setup", do_setup }, { "create", create }, { "start", start }, { "exec", exec },
-	{ "signal", do_signal }, { "resize", resize }, { "stats", stats }, { "pids", pids },
+	{ "setup", do_setup },        { "create", create }, { "start", start },   { "exec", exec },
+	{ "signal", do_signal },      { "resize", resize }, { "stats", stats },   { "pids", pids },
 	{ "pause", pause_container }, { "resume", resume }, { "update", update }, { "shutdown", do_shutdown },
 };
 
@@ -406,7 +406,8 @@ static void process_ended(struct agent_process *p, int status)
 	} else {
 		rpc_check_oom(a);
 		a->exited = true;
-		(void)rpc_event(a, "exited", json_pack("{s:i, s:b}", "exit_code", code, "oom_killed", a->oom_kills > 0));
+		(void)rpc_event(a, "exited",
+				json_pack("{s:i, s:b}", "exit_code", code, "oom_killed", a->oom_kills > 0));
 	}
 	remove_process(p);
 }

@@ -64,7 +64,8 @@ static int add_entropy(const json_t *params, struct err *err)
 /* devtmpfs makes the node in the kernel's own thread; it is there when the call that added it returns. */
 static int mount_layer(int disk, size_t i, const json_t *layer, struct err *err)
 {
-	struct blkpg_partition part = { .start = json_int(layer, "offset", -1), .length = json_int(layer, "length", -1),
+	struct blkpg_partition part = { .start = json_int(layer, "offset", -1),
+					.length = json_int(layer, "length", -1),
 					.pno = (int)i + 1 };
 	struct blkpg_ioctl_arg arg = { .op = BLKPG_ADD_PARTITION, .datalen = sizeof(part), .data = &part };
 	char device[32], target[64];

@@ -44,8 +44,8 @@ int stream_dial(struct agent *a, int port, struct err *err)
 
 	if (port < LINK_CONTROL_PORT || port > LINK_STREAM_LAST)
 		return err_set(err, EINVAL, "port %d of the host is not one for streams", port);
-	if (a->test_dir && snprintf(un.sun_path, sizeof(un.sun_path), "%s/%d", a->test_dir, port) >=
-				   (int)sizeof(un.sun_path))
+	if (a->test_dir &&
+	    snprintf(un.sun_path, sizeof(un.sun_path), "%s/%d", a->test_dir, port) >= (int)sizeof(un.sun_path))
 		return err_set(err, ENAMETOOLONG, "the folder of sockets has too long a name");
 	sock = socket(to->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (sock < 0)

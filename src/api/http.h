@@ -18,16 +18,17 @@ struct http_server;
 struct http_conn;
 
 struct http_request {
-	const char *method;  /* "GET", ... */
-	const char *path;    /* percent-decoded, without "/v1.NN" */
-	int api_minor;	     /* 47 for "/v1.47/..."; the server's newest when the path names none */
-	const char *body;    /* the whole body, NUL-terminated, for routes that do not stream it; "" when none */
+	const char *method; /* "GET", ... */
+	const char *path;   /* percent-decoded, without "/v1.NN" */
+	int api_minor;      /* 47 for "/v1.47/..."; the server's newest when the path names none */
+	const char *body;   /* the whole body, NUL-terminated, for routes that do not stream it; "" when none */
 	size_t body_len;
 };
 
 /* Values live as long as the request (until the answer is complete). NULL: absent. */
-const char *http_query(const struct http_request *r, const char *name);	 /* percent-decoded */
-bool http_query_bool(const struct http_request *r, const char *name, bool otherwise); /* "1 true True" / "0 false" (Docker's rules) */
+const char *http_query(const struct http_request *r, const char *name); /* percent-decoded */
+bool http_query_bool(const struct http_request *r, const char *name,
+		     bool otherwise); /* "1 true True" / "0 false" (Docker's rules) */
 const char *http_header(const struct http_request *r, const char *name); /* case-insensitive */
 /* http_query_all - value number @i (from 0) of a parameter that may come several times: names=a&names=b. */
 const char *http_query_all(const struct http_request *r, const char *name, size_t i);
@@ -60,7 +61,8 @@ void http_reply_empty(struct http_conn *c, int status);
 void http_reply_text(struct http_conn *c, int status, const char *content_type, const char *text);
 /* http_reply_error - {"message": ...} with the status for err->code: EINVAL 400, ENOENT 404, EEXIST and EBUSY 409, EALREADY 304, EPERM/EACCES 403, ENOSYS/EOPNOTSUPP 501, else 500. */
 void http_reply_error(struct http_conn *c, const struct err *e);
-void http_reply_error_status(struct http_conn *c, int status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void http_reply_error_status(struct http_conn *c, int status, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 /* http_set_header - add a header to the coming answer. */
 void http_set_header(struct http_conn *c, const char *name, const char *value);
 

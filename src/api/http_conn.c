@@ -31,7 +31,7 @@
 #include "base/log.h"
 
 #define BODY_MAX     (4U << 20)
-#define PIECE	     (64U << 10)
+#define PIECE        (64U << 10)
 #define STREAM_QUEUE (256U << 10) /* http_stream_fd waits above this */
 #define CONNS_MAX    2048
 #define LINGER_MS    10000
@@ -284,11 +284,8 @@ static void conn_update_events(struct http_conn *c)
 	if (!c->source)
 		return;
 	switch (c->state) {
-	case CONN_HANDLING:
-		wants_input = c->to_fd.on && !c->to_fd.source && !c->body_whole;
-		break;
-	default:
-		wants_input = true;
+	case CONN_HANDLING: wants_input = c->to_fd.on && !c->to_fd.source && !c->body_whole; break;
+	default: wants_input = true;
 	}
 	if (wants_input && !c->ended)
 		events |= EPOLLIN;
@@ -577,8 +574,8 @@ static void transfer_wait(struct http_conn *c, struct transfer *t, uint32_t even
 		transfer_done(c, t, -(err.code ? err.code : EIO));
 }
 
-static void transfer_start(struct http_conn *c, struct transfer *t, int fd, void (*done)(struct http_conn *, int, void *),
-			   void *arg)
+static void transfer_start(struct http_conn *c, struct transfer *t, int fd,
+			   void (*done)(struct http_conn *, int, void *), void *arg)
 {
 	*t = (struct transfer){ .on = true, .fd = fd, .done = done, .arg = arg };
 	if (fd_set_nonblock(fd, true))
@@ -621,10 +618,12 @@ int http_hijack(struct http_conn *c, const char *content_type, struct buf *early
 	CLEAN_FD int fd = -1;
 	int rc;
 
-	rc = c->head.upgrade ? buf_printf(&b, "HTTP/1.1 101 UPGRADED\r\nContent-Type: %s\r\nConnection: Upgrade\r\n"
-					      "Upgrade: tcp\r\nApi-Version: 1.%d\r\nDocker-Experimental: false\r\n"
-					      "Ostype: linux\r\n\r\n", content_type, HTTP_API_MINOR) :
-			       buf_printf(&b, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n", content_type);
+	rc = c->head.upgrade ? buf_printf(&b,
+					  "HTTP/1.1 101 UPGRADED\r\nContent-Type: %s\r\nConnection: Upgrade\r\n"
+					  "Upgrade: tcp\r\nApi-Version: 1.%d\r\nDocker-Experimental: false\r\n"
+					  "Ostype: linux\r\n\r\n",
+					  content_type, HTTP_API_MINOR)
+			     : buf_printf(&b, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n", content_type);
 	if (c->fd < 0 || c->broken || rc) {
 		c->answer = ANSWER_DONE;
 		c->on_close = NULL;
@@ -755,8 +754,9 @@ static bool pump_head(struct http_conn *c)
 	c->has_head = true;
 	c->left = c->head.content_length > 0 ? c->head.content_length : 0;
 	c->body_whole = !c->head.chunked && !c->left;
-	c->request = (struct http_request){ .method = c->head.method, .path = c->head.path,
-					    .api_minor = c->head.api_minor, .body = "" };
+	c->request = (struct http_request){
+		.method = c->head.method, .path = c->head.path, .api_minor = c->head.api_minor, .body = ""
+	};
 	c->state = CONN_BODY;
 	return true;
 }
@@ -945,18 +945,10 @@ static void conn_pump(struct http_conn *c)
 			break;
 		}
 		switch (c->state) {
-		case CONN_HEAD:
-			again = c->out.len == 0 && pump_head(c);
-			break;
-		case CONN_BODY:
-			again = pump_body(c);
-			break;
-		case CONN_HANDLING:
-			again = pump_handling(c);
-			break;
-		default:
-			buf_free(&c->in);
-			again = false;
+		case CONN_HEAD: again = c->out.len == 0 && pump_head(c); break;
+		case CONN_BODY: again = pump_body(c); break;
+		case CONN_HANDLING: again = pump_handling(c); break;
+		default: buf_free(&c->in); again = false;
 		}
 	}
 }

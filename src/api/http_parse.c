@@ -194,13 +194,15 @@ static int parse_version(struct http_head *h, struct err *err)
 		at += !i;
 	}
 	if (part[0] > 1 || (part[0] == 1 && part[1] > HTTP_API_MINOR))
-		return err_set(err, EINVAL,
-			       "client version %ld.%ld is too new. Maximum supported API version is 1.%d", part[0],
-			       part[1], HTTP_API_MINOR), 400;
+		return err_set(err, EINVAL, "client version %ld.%ld is too new. Maximum supported API version is 1.%d",
+			       part[0], part[1], HTTP_API_MINOR),
+		       400;
 	if (part[0] < 1 || part[1] < HTTP_API_MINIMUM)
 		return err_set(err, EINVAL,
 			       "client version %ld.%ld is too old. Minimum supported API version is 1.%d, please "
-			       "upgrade your client to a newer version", part[0], part[1], HTTP_API_MINIMUM), 400;
+			       "upgrade your client to a newer version",
+			       part[0], part[1], HTTP_API_MINIMUM),
+		       400;
 	h->api_minor = (int)part[1];
 	h->path = at;
 	return 0;

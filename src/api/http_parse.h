@@ -12,10 +12,10 @@
 
 #include "base/err.h"
 
-#define HTTP_HEAD_MAX	 (64U << 10)
-#define HTTP_FIELDS_MAX	 100
-#define HTTP_QUERY_MAX	 256
-#define HTTP_API_MINOR	 47
+#define HTTP_HEAD_MAX    (64U << 10)
+#define HTTP_FIELDS_MAX  100
+#define HTTP_QUERY_MAX   256
+#define HTTP_API_MINOR   47
 #define HTTP_API_MINIMUM 24
 
 struct http_pair {
@@ -26,8 +26,8 @@ struct http_pair {
 /* A parsed head; all text points into the bytes that were parsed. */
 struct http_head {
 	const char *method;
-	const char *path;	/* decoded; without the version prefix */
-	int http_minor;		/* HTTP/1.0 or 1.1 */
+	const char *path; /* decoded; without the version prefix */
+	int http_minor;   /* HTTP/1.0 or 1.1 */
 	int api_minor;
 	int64_t content_length; /* -1: none given */
 	bool chunked;
@@ -55,11 +55,18 @@ int http_decode(char *text, bool plus) MUST_CHECK;
 
 /* A chunked body being decoded; zeroed: at its start. */
 struct http_chunks {
-	enum { HTTP_CHUNK_SIZE, HTTP_CHUNK_EXT, HTTP_CHUNK_DATA, HTTP_CHUNK_END, HTTP_CHUNK_TRAILER, HTTP_CHUNK_DONE } state;
+	enum {
+		HTTP_CHUNK_SIZE,
+		HTTP_CHUNK_EXT,
+		HTTP_CHUNK_DATA,
+		HTTP_CHUNK_END,
+		HTTP_CHUNK_TRAILER,
+		HTTP_CHUNK_DONE
+	} state;
 	uint64_t left; /* bytes of this chunk */
 	unsigned digits;
 	size_t trailer; /* bytes of size lines' extensions and trailers so far */
-	size_t line;	/* bytes of the trailer line */
+	size_t line;    /* bytes of the trailer line */
 	bool cr;
 };
 
@@ -69,7 +76,8 @@ struct http_chunks {
  *
  * Return: bytes taken (0: none or done), or -EINVAL.
  */
-long http_chunks_next(struct http_chunks *c, const char *bytes, size_t len, const char **data, size_t *ndata) MUST_CHECK;
+long http_chunks_next(struct http_chunks *c, const char *bytes, size_t len, const char **data,
+		      size_t *ndata) MUST_CHECK;
 
 /* http_match - does @path fit the route's @pattern? Parts go to @params as (name, value) offsets; at most 4. */
 struct http_param {

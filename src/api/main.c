@@ -69,13 +69,15 @@ static int lock_data(const char *root, struct err *err)
 	if (fd < 0)
 		return err_sys(err, errno, "open %s", path);
 	if (flock(fd, LOCK_EX | LOCK_NB))
-		return err_set(err, EBUSY, "an engine is already running on %s: stop it, or choose another --data-root", root);
+		return err_set(err, EBUSY, "an engine is already running on %s: stop it, or choose another --data-root",
+			       root);
 	return take_fd(&fd);
 }
 
 static int serve(struct engine_config *config, const char *pidfile, struct err *err)
 {
-	static const struct http_route *const tables[] = { routes_containers, routes_exec, routes_images, routes_system, NULL };
+	static const struct http_route *const tables[] = { routes_containers, routes_exec, routes_images, routes_system,
+							   NULL };
 	CLEAN_FD int lock = lock_data(config->data_root, err);
 	CLEAN_FD int wake = -1;
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
@@ -134,7 +136,8 @@ static void usage(FILE *f)
 		    "      --log-level X            error, warn, info or debug\n"
 		    "  -p, --pidfile PATH           write the process id there\n"
 		    "  -v, --version                print the version\n"
-		    "      --help                   this text\n", f);
+		    "      --help                   this text\n",
+		    f);
 }
 
 static int fail(const char *text, const char *value)
@@ -145,14 +148,16 @@ static int fail(const char *text, const char *value)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = { { "host", 1, NULL, 'H' }, { "data-root", 1, NULL, 'd' },
-						 { "exec-root", 1, NULL, 'e' }, { "exec-opt", 1, NULL, 'o' },
+	static const struct option options[] = { { "host", 1, NULL, 'H' },        { "data-root", 1, NULL, 'd' },
+						 { "exec-root", 1, NULL, 'e' },   { "exec-opt", 1, NULL, 'o' },
 						 { "accelerator", 1, NULL, 'a' }, { "log-level", 1, NULL, 'l' },
-						 { "pidfile", 1, NULL, 'p' }, { "version", 0, NULL, 'v' },
-						 { "help", 0, NULL, 'h' }, { 0 } };
+						 { "pidfile", 1, NULL, 'p' },     { "version", 0, NULL, 'v' },
+						 { "help", 0, NULL, 'h' },        { 0 } };
 	static const char *const levels[] = { "error", "warn", "info", "debug" };
-	struct engine_config config = { .host = (char *)"unix:///run/walnut/walnut.sock", .data_root = (char *)"/var/lib/walnut",
-					.exec_root = (char *)"/run/walnut", .accelerator = (char *)"auto",
+	struct engine_config config = { .host = (char *)"unix:///run/walnut/walnut.sock",
+					.data_root = (char *)"/var/lib/walnut",
+					.exec_root = (char *)"/run/walnut",
+					.accelerator = (char *)"auto",
 					.log_level = (char *)"info" };
 	const char *pidfile = NULL;
 	struct err err = ERR_INIT;

@@ -209,7 +209,8 @@ static void wait_one(struct http_conn *c, const struct http_request *r, void *ar
 	struct engine_container *k = find(c, r, arg);
 	const char *text = http_query(r, "condition") ?: "";
 	enum engine_wait condition = !strcmp(text, "next-exit") ? ENGINE_WAIT_NEXT_EXIT
-				     : !strcmp(text, "removed") ? ENGINE_WAIT_REMOVED : ENGINE_WAIT_NOT_RUNNING;
+				     : !strcmp(text, "removed") ? ENGINE_WAIT_REMOVED
+								: ENGINE_WAIT_NOT_RUNNING;
 
 	if (!k)
 		return;
@@ -286,8 +287,10 @@ static void attach(struct http_conn *c, const struct http_request *r, void *arg)
 	if (logs)
 		attach_replay(k, sock, out, err_too);
 	if (stream)
-		shim_client_call(k->shim, "attach", json_pack("{s:b, s:b, s:b, s:b, s:s}", "stdin", in, "stdout", out, "stderr",
-				 err_too, "mux", !tty, "detach_keys", keys), &sock, 1, attach_failed, NULL);
+		shim_client_call(k->shim, "attach",
+				 json_pack("{s:b, s:b, s:b, s:b, s:s}", "stdin", in, "stdout", out, "stderr", err_too,
+					   "mux", !tty, "detach_keys", keys),
+				 &sock, 1, attach_failed, NULL);
 	engine_container_event(k, "attach", NULL);
 }
 
@@ -310,8 +313,9 @@ static void resize(struct http_conn *c, const struct http_request *r, void *arg)
 	if (!k->shim || k->state != ENGINE_RUNNING)
 		http_reply_error_status(c, 409, "container %s is not running", k->id);
 	else
-		shim_client_call(k->shim, "resize", json_pack("{s:i, s:i}", "height", k->console_height, "width",
-				 k->console_width), NULL, 0, resized, c);
+		shim_client_call(k->shim, "resize",
+				 json_pack("{s:i, s:i}", "height", k->console_height, "width", k->console_width), NULL,
+				 0, resized, c);
 }
 
 /* ---- logs ---- */
@@ -396,7 +400,8 @@ static void logs(struct http_conn *c, const struct http_request *r, void *arg)
 		(void)err_set(&err, EINVAL, "Bad parameters: you must choose at least one stream");
 	else if (!strcmp(json_str(json_object_get(k->host_config, "LogConfig"), "Type", ""), "none"))
 		(void)err_set(&err, EIO, "configured logging driver does not support reading");
-	else if ((since && *since && engine_parse_time(since, &o.since_ns)) || (until && *until && engine_parse_time(until, &o.until_ns)))
+	else if ((since && *since && engine_parse_time(since, &o.since_ns)) ||
+		 (until && *until && engine_parse_time(until, &o.until_ns)))
 		(void)err_set(&err, EINVAL, "invalid value for \"since\" or \"until\"");
 	struct logs_state *s = err.code ? NULL : calloc(1, sizeof(*s));
 
@@ -501,12 +506,13 @@ static void stats_answered(json_t *r, const struct err *err, void *arg)
 		(void)strftime(now, sizeof(now), "%Y-%m-%dT%H:%M:%SZ", &tm);
 	if (asprintf(&name, "/%s", k ? k->name : "") < 0)
 		name = NULL;
-	CLEAN_JSON json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:{s:I, s:I}, s:{s:[]}, s:O, s:O, s:{s:I, s:I, s:{s:I}}}",
-		"read", now, "preread", now, "name", name ?: "", "id", s->id, "pids_stats", "current",
-		(json_int_t)json_int(r, "pids_current", 0), "limit", (json_int_t)json_int(r, "pids_limit", 0), "blkio_stats",
-		"io_service_bytes_recursive", "cpu_stats", cpu, "precpu_stats", s->before ? s->before : cpu, "memory_stats",
-		"usage", (json_int_t)json_int(r, "memory_usage", 0), "limit", memory_limit(json_int(r, "memory_limit", 0)),
-		"stats", "inactive_file", (json_int_t)0);
+	CLEAN_JSON json_t *j = json_pack(
+		"{s:s, s:s, s:s, s:s, s:{s:I, s:I}, s:{s:[]}, s:O, s:O, s:{s:I, s:I, s:{s:I}}}", "read", now, "preread",
+		now, "name", name ?: "", "id", s->id, "pids_stats", "current",
+		(json_int_t)json_int(r, "pids_current", 0), "limit", (json_int_t)json_int(r, "pids_limit", 0),
+		"blkio_stats", "io_service_bytes_recursive", "cpu_stats", cpu, "precpu_stats",
+		s->before ? s->before : cpu, "memory_stats", "usage", (json_int_t)json_int(r, "memory_usage", 0),
+		"limit", memory_limit(json_int(r, "memory_limit", 0)), "stats", "inactive_file", (json_int_t)0);
 	CLEAN_FREE char *text = j ? json_text(j) : NULL;
 
 	if (text)

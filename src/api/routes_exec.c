@@ -74,8 +74,9 @@ static void exec_start(struct http_conn *c, const struct http_request *r, void *
 	if (!body)
 		return;
 	if (x->started || x->container->state != ENGINE_RUNNING) {
-		http_reply_error_status(c, 409, x->started ? "exec %s has already run" : "exec %s: its container is not running",
-					x->id);
+		http_reply_error_status(
+			c, 409, x->started ? "exec %s has already run" : "exec %s: its container is not running",
+			x->id);
 		return;
 	}
 	const json_t *size = json_object_get(body, "ConsoleSize");
@@ -91,7 +92,8 @@ static void exec_start(struct http_conn *c, const struct http_request *r, void *
 
 	bug_on(!a);
 	a->mux = !tty;
-	a->sock = http_hijack(c, tty ? "application/vnd.docker.raw-stream" : "application/vnd.docker.multiplexed-stream", &early);
+	a->sock = http_hijack(
+		c, tty ? "application/vnd.docker.raw-stream" : "application/vnd.docker.multiplexed-stream", &early);
 	if (early.len)
 		log_warn("exec %.12s: %zu bytes sent before the answer are lost", x->id, early.len);
 	buf_free(&early);
@@ -121,9 +123,10 @@ static void exec_resize(struct http_conn *c, const struct http_request *r, void 
 	if (err.code)
 		http_reply_error(c, &err);
 	else
-		shim_client_call(x->container->shim, "resize", json_pack("{s:s, s:i, s:i}", "exec_id", x->id, "height",
-				 atoi(http_query(r, "h") ?: "0"), "width", atoi(http_query(r, "w") ?: "0")), NULL, 0,
-				 exec_resized, c);
+		shim_client_call(x->container->shim, "resize",
+				 json_pack("{s:s, s:i, s:i}", "exec_id", x->id, "height",
+					   atoi(http_query(r, "h") ?: "0"), "width", atoi(http_query(r, "w") ?: "0")),
+				 NULL, 0, exec_resized, c);
 }
 
 static void exec_inspect(struct http_conn *c, const struct http_request *r, void *arg)

@@ -73,14 +73,15 @@ static bool list_matches(struct engine *e, const struct image *im, const json_t 
 	bool ok = filters_match_labels(filters, json_object_get(json_object_get(im->config, "config"), "Labels"));
 
 	json_array_foreach(json_object_get(filters, "dangling"), i, v)
-		ok = ok && (im->nrepo_tags == 0) == (!strcasecmp(json_string_value(v), "true") ||
-						     !strcmp(json_string_value(v), "1"));
+		ok = ok && (im->nrepo_tags == 0) ==
+				   (!strcasecmp(json_string_value(v), "true") || !strcmp(json_string_value(v), "1"));
 	for (size_t b = 0; b < ARRAY_LEN(borders); b++)
 		json_array_foreach(json_object_get(filters, borders[b]), i, v) {
 			struct err err = ERR_INIT;
 			const struct image *other = image_find(e->images, json_string_value(v), &err);
 
-			ok = ok && other && (b ? im->created_unix > other->created_unix : im->created_unix < other->created_unix);
+			ok = ok && other &&
+			     (b ? im->created_unix > other->created_unix : im->created_unix < other->created_unix);
 		}
 	return ok;
 }
@@ -120,7 +121,8 @@ static void images_list(struct http_conn *c, const struct http_request *r, void 
 		const struct image *im = image_at(e->images, i);
 		json_t *tags = list_tags(im, filters), *o, *labels;
 
-		if (!list_matches(e, im, filters) || (json_object_get(filters, "reference") && !json_array_size(tags))) {
+		if (!list_matches(e, im, filters) ||
+		    (json_object_get(filters, "reference") && !json_array_size(tags))) {
 			json_decref(tags);
 			continue;
 		}
@@ -149,10 +151,12 @@ static void images_inspect(struct http_conn *c, const struct http_request *r, vo
 		(void)json_array_append_new(layers, json_string(im->layers[i].diff_id));
 	config = json_object_get(im->config, "config");
 	o = json_pack("{s:s,s:o,s:o,s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "Id", im->id, "RepoTags",
-		      strings(im->repo_tags, im->nrepo_tags), "RepoDigests", strings(im->repo_digests, im->nrepo_digests),
-		      "Parent", "", "Comment", json_str(im->config, "comment", ""), "Created", im->created, "DockerVersion",
-		      json_str(im->config, "docker_version", ""), "Author", json_str(im->config, "author", ""), "Architecture",
-		      json_str(im->config, "architecture", "amd64"), "Os", json_str(im->config, "os", "linux"));
+		      strings(im->repo_tags, im->nrepo_tags), "RepoDigests",
+		      strings(im->repo_digests, im->nrepo_digests), "Parent", "", "Comment",
+		      json_str(im->config, "comment", ""), "Created", im->created, "DockerVersion",
+		      json_str(im->config, "docker_version", ""), "Author", json_str(im->config, "author", ""),
+		      "Architecture", json_str(im->config, "architecture", "amd64"), "Os",
+		      json_str(im->config, "os", "linux"));
 	set(o, "Config", config ? json_incref(config) : json_object());
 	set(o, "Size", json_integer((json_int_t)im->size));
 	if (r->api_minor < 44)
@@ -211,7 +215,8 @@ static void images_remove(struct http_conn *c, const struct http_request *r, voi
 	struct err err = ERR_INIT;
 	json_t *out = NULL;
 
-	if (image_remove(e->images, http_param(r, "name"), http_query_bool(r, "force", false), image_used, e, &out, &err)) {
+	if (image_remove(e->images, http_param(r, "name"), http_query_bool(r, "force", false), image_used, e, &out,
+			 &err)) {
 		http_reply_error(c, &err);
 		return;
 	}
@@ -231,8 +236,8 @@ static void images_prune(struct http_conn *c, const struct http_request *r, void
 	uint64_t freed = 0;
 
 	if (!filters || filters_known(filters, keys, &err) ||
-	    image_prune(e->images, value && (!strcmp(value, "false") || !strcmp(value, "0")), image_used, e, &out, &freed,
-			&err)) {
+	    image_prune(e->images, value && (!strcmp(value, "false") || !strcmp(value, "0")), image_used, e, &out,
+			&freed, &err)) {
 		http_reply_error(c, &err);
 		return;
 	}
@@ -285,8 +290,8 @@ static void load_events(struct archive *a, const json_t *result)
 	json_array_foreach(json_object_get(result, "images"), i, v)
 		image_event(a->engine, "load", json_str(v, "id", ""), json_str(v, "id", ""));
 	if (a->import)
-		image_event(a->engine, "import", json_str(result, "id", ""), a->name && *a->name ? a->name :
-			    json_str(result, "id", ""));
+		image_event(a->engine, "import", json_str(result, "id", ""),
+			    a->name && *a->name ? a->name : json_str(result, "id", ""));
 }
 
 static void load_done(void *arg, const struct err *err, const json_t *result)
@@ -302,8 +307,8 @@ static void load_done(void *arg, const struct err *err, const json_t *result)
 		http_reply_error(a->conn, err);
 	} else {
 		if (err) {
-			CLEAN_JSON json_t *line = json_pack("{s:{s:s},s:s}", "errorDetail", "message", err->msg, "error",
-							    err->msg);
+			CLEAN_JSON json_t *line =
+				json_pack("{s:{s:s},s:s}", "errorDetail", "message", err->msg, "error", err->msg);
 
 			load_line(a, line);
 		} else {
@@ -370,8 +375,8 @@ static void images_load(struct http_conn *c, const struct http_request *r, void 
 
 	if (!a)
 		return;
-	a->job = image_load_start(e->images, e->loop, in, http_query_bool(r, "quiet", false), load_progress, load_done, a,
-				  &err);
+	a->job = image_load_start(e->images, e->loop, in, http_query_bool(r, "quiet", false), load_progress, load_done,
+				  a, &err);
 	if (a->job)
 		http_body_to_fd(c, a->fd, load_copied, a);
 	else
@@ -390,7 +395,8 @@ static void images_create(struct http_conn *c, const struct http_request *r, voi
 	const char *change;
 
 	if (http_query(r, "fromImage")) {
-		http_reply_error_status(c, 501, "pulling images (%s) is not built in Walnut yet: load or import an archive",
+		http_reply_error_status(c, 501,
+					"pulling images (%s) is not built in Walnut yet: load or import an archive",
 					http_query(r, "fromImage"));
 		return;
 	}
@@ -407,8 +413,8 @@ static void images_create(struct http_conn *c, const struct http_request *r, voi
 		return;
 	a->import = true;
 	a->name = strdup(name);
-	a->job = image_import_start(e->images, e->loop, in, name, http_query(r, "message"), changes, load_progress, load_done,
-				    a, &err);
+	a->job = image_import_start(e->images, e->loop, in, name, http_query(r, "message"), changes, load_progress,
+				    load_done, a, &err);
 	if (a->job)
 		http_body_to_fd(c, a->fd, load_copied, a);
 	else

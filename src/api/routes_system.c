@@ -104,9 +104,9 @@ static void info_host(json_t *o)
 
 static void info_limits(json_t *o)
 {
-	static const char *const yes[] = { "MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet",
-					   "PidsLimit", "OomKillDisable", "IPv4Forwarding", "BridgeNfIptables",
-					   "BridgeNfIp6tables" };
+	static const char *const yes[] = { "MemoryLimit",    "SwapLimit",        "CpuCfsPeriod",     "CpuCfsQuota",
+					   "CPUShares",      "CPUSet",           "PidsLimit",        "OomKillDisable",
+					   "IPv4Forwarding", "BridgeNfIptables", "BridgeNfIp6tables" };
 
 	for (size_t i = 0; i < ARRAY_LEN(yes); i++)
 		set(o, yes[i], json_true());
@@ -118,8 +118,9 @@ static void info_limits(json_t *o)
 	set(o, "NEventsListener", json_integer(0));
 	set(o, "LoggingDriver", json_string("json-file"));
 	set(o, "Driver", json_string("erofs+overlayfs"));
-	set(o, "Plugins", json_pack("{s:[],s:[s,s,s],s:n,s:[s,s]}", "Volume", "Network", "bridge", "host", "null",
-				    "Authorization", "Log", "json-file", "none"));
+	set(o, "Plugins",
+	    json_pack("{s:[],s:[s,s,s],s:n,s:[s,s]}", "Volume", "Network", "bridge", "host", "null", "Authorization",
+		      "Log", "json-file", "none"));
 	set(o, "RegistryConfig", json_pack("{s:[],s:{},s:n}", "InsecureRegistryCIDRs", "IndexConfigs", "Mirrors"));
 	set(o, "GenericResources", json_null());
 	set(o, "HttpProxy", json_string(""));
@@ -128,8 +129,9 @@ static void info_limits(json_t *o)
 	set(o, "IndexServerAddress", json_string("https://index.docker.io/v1/"));
 	set(o, "Runtimes", json_pack("{s:{s:s}}", "walnut", "path", "walnut-shim"));
 	set(o, "DefaultRuntime", json_string("walnut"));
-	set(o, "Swarm", json_pack("{s:s,s:s,s:s,s:b,s:s,s:n}", "NodeID", "", "NodeAddr", "", "LocalNodeState", "inactive",
-				  "ControlAvailable", 0, "Error", "", "RemoteManagers"));
+	set(o, "Swarm",
+	    json_pack("{s:s,s:s,s:s,s:b,s:s,s:n}", "NodeID", "", "NodeAddr", "", "LocalNodeState", "inactive",
+		      "ControlAvailable", 0, "Error", "", "RemoteManagers"));
 	set(o, "ContainerdCommit", json_pack("{s:s}", "ID", ""));
 	set(o, "RuncCommit", json_pack("{s:s}", "ID", ""));
 	set(o, "InitCommit", json_pack("{s:s}", "ID", ""));
@@ -162,12 +164,14 @@ static void sys_info(struct http_conn *c, const struct http_request *r, void *ar
 	set(o, "Isolation", json_string(engine_isolation_name(e->config.isolation)));
 	info_host(o);
 	info_limits(o);
-	set(o, "DriverStatus", json_pack("[[s,s],[s,s],[s,s]]", "Layers", "EROFS", "hyperv accelerator",
-					 accelerator_name(a.kind), "Reason", a.reason));
+	set(o, "DriverStatus",
+	    json_pack("[[s,s],[s,s],[s,s]]", "Layers", "EROFS", "hyperv accelerator", accelerator_name(a.kind),
+		      "Reason", a.reason));
 	snprintf(text, sizeof(text), "walnut.accelerator=%s", accelerator_name(a.kind));
 	set(o, "Labels", json_pack("[s]", text));
-	set(o, "Accelerator", json_pack("{s:s,s:s,s:s,s:I}", "Name", accelerator_name(a.kind), "Reason", a.reason, "Qemu",
-					a.qemu, "KvmMips", (json_int_t)a.kvm_mips));
+	set(o, "Accelerator",
+	    json_pack("{s:s,s:s,s:s,s:I}", "Name", accelerator_name(a.kind), "Reason", a.reason, "Qemu", a.qemu,
+		      "KvmMips", (json_int_t)a.kvm_mips));
 	if (a.kind == ACCELERATOR_NONE) {
 		snprintf(text, sizeof(text), "WARNING: hyperv containers can not run: %s", a.reason);
 		(void)json_array_append_new(warnings, json_string(text));
@@ -221,8 +225,9 @@ static void watch_until(struct loop *l, void *arg)
 
 static void sys_events(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	static const char *const keys[] = { "config", "container", "daemon", "event", "image", "label", "network", "node",
-					    "plugin", "scope", "secret", "service", "type", "volume", NULL };
+	static const char *const keys[] = { "config", "container", "daemon", "event",  "image",
+					    "label",  "network",   "node",   "plugin", "scope",
+					    "secret", "service",   "type",   "volume", NULL };
 	struct engine *e = arg;
 	struct err err = ERR_INIT;
 	CLEAN_JSON json_t *filters = filters_parse(http_query(r, "filters"), &err);
@@ -273,11 +278,11 @@ static json_t *network_json(int i)
 
 	memset(id, "123"[i], 64);
 	id[64] = 0;
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:{s:s,s:n,s:[]},s:b,s:b,s:b,s:{s:s},s:b,s:{},s:{},s:{}}", "Name",
-			 name[i], "Id", id, "Created", "2026-01-01T00:00:00Z", "Scope", "local", "Driver", driver[i],
-			 "EnableIPv4", i == 2, "EnableIPv6", 0, "IPAM", "Driver", "default", "Options", "Config", "Internal",
-			 0, "Attachable", 0, "Ingress", 0, "ConfigFrom", "Network", "", "ConfigOnly", 0, "Containers",
-			 "Options", "Labels");
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:{s:s,s:n,s:[]},s:b,s:b,s:b,s:{s:s},s:b,s:{},s:{},s:{}}",
+			 "Name", name[i], "Id", id, "Created", "2026-01-01T00:00:00Z", "Scope", "local", "Driver",
+			 driver[i], "EnableIPv4", i == 2, "EnableIPv6", 0, "IPAM", "Driver", "default", "Options",
+			 "Config", "Internal", 0, "Attachable", 0, "Ingress", 0, "ConfigFrom", "Network", "",
+			 "ConfigOnly", 0, "Containers", "Options", "Labels");
 }
 
 static void sys_networks(struct http_conn *c, const struct http_request *r, void *arg)
@@ -348,8 +353,9 @@ static void sys_empty(struct http_conn *c, const struct http_request *r, void *a
 
 static void sys_swarm(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	http_reply_error_status(c, 503, "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm "
-					"join\" to connect this node to swarm and try again.");
+	http_reply_error_status(c, 503,
+				"This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm "
+				"join\" to connect this node to swarm and try again.");
 }
 
 void route_not_built(struct http_conn *c, const struct http_request *r, void *arg)

@@ -14,11 +14,11 @@
 #include "base/err.h"
 
 struct buf {
-	char *data;	/* owned; allocated block */
-	size_t start;	/* offset of the first byte not consumed */
-	size_t len;	/* bytes not consumed */
-	size_t size;	/* of the block */
-	size_t limit;	/* len never passes it; 0: 1 GiB */
+	char *data;   /* owned; allocated block */
+	size_t start; /* offset of the first byte not consumed */
+	size_t len;   /* bytes not consumed */
+	size_t size;  /* of the block */
+	size_t limit; /* len never passes it; 0: 1 GiB */
 };
 
 #define BUF_INIT ((struct buf){ 0 })
@@ -26,7 +26,10 @@ struct buf {
 void buf_free(struct buf *b);
 #define CLEAN_BUF __attribute__((cleanup(buf_free), unused))
 
-static inline char *buf_bytes(const struct buf *b) { return b->data ? b->data + b->start : (char *)""; }
+static inline char *buf_bytes(const struct buf *b)
+{
+	return b->data ? b->data + b->start : (char *)"";
+}
 
 /* buf_reserve - room for @n more bytes at the back. Return: where they go, or NULL (no memory, limit). */
 char *buf_reserve(struct buf *b, size_t n) MUST_CHECK;

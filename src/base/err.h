@@ -19,7 +19,7 @@ struct err {
 	char msg[ERR_MSG_SIZE];
 };
 
-#define ERR_INIT ((struct err){ 0 })
+#define ERR_INIT   ((struct err){ 0 })
 #define MUST_CHECK __attribute__((warn_unused_result))
 
 /**
@@ -38,10 +38,10 @@ int err_sys(struct err *err, int code, const char *fmt, ...) __attribute__((form
 int err_wrap(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* bug_on - a programming error: report it and abort, in release builds too. */
-#define bug_on(cond)                                                                                                   \
-	do {                                                                                                           \
-		if (__builtin_expect(!!(cond), 0))                                                                     \
-			err_bug(__FILE__, __LINE__, #cond);                                                            \
+#define bug_on(cond)                                        \
+	do {                                                \
+		if (__builtin_expect(!!(cond), 0))          \
+			err_bug(__FILE__, __LINE__, #cond); \
 	} while (0)
 
 _Noreturn void err_bug(const char *file, int line, const char *what);

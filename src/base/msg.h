@@ -19,10 +19,10 @@
 #define MSG_MAX (4U << 20) /* bytes of one message */
 
 struct msg_stream {
-	int fd;			/* borrowed */
-	bool passes_fds;	/* a unix socket */
+	int fd;          /* borrowed */
+	bool passes_fds; /* a unix socket */
 	struct buf in;
-	int fds[FD_PASS_MAX];	/* received, not yet taken; owned */
+	int fds[FD_PASS_MAX]; /* received, not yet taken; owned */
 	size_t nfds;
 };
 

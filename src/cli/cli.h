@@ -25,7 +25,7 @@ int cli_usage_error(const struct cli_verb *verb, const char *fmt, ...) __attribu
 /* cli_path - "prefix" + encoded @name + "suffix"; owned by the caller (free); NULL without memory. */
 char *cli_path(const char *prefix, const char *name, const char *suffix) MUST_CHECK;
 
-extern const struct cli_verb cli_run_verbs[];	/* run, create, exec, start, attach, wait */
+extern const struct cli_verb cli_run_verbs[];    /* run, create, exec, start, attach, wait */
 extern const struct cli_verb cli_object_verbs[]; /* ps, images, logs, stop, rm, ... */
 
 #endif

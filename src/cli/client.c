@@ -199,8 +199,9 @@ ssize_t reply_read(struct reply *r, void *bytes, size_t n, struct err *err)
 		if (got < 0)
 			return err_sys(err, (int)-got, "read the answer");
 		if (!got)
-			return r->left > 0 ? err_set(err, ECONNRESET, "the engine closed the connection inside its answer")
-					   : 0;
+			return r->left > 0
+				       ? err_set(err, ECONNRESET, "the engine closed the connection inside its answer")
+				       : 0;
 	}
 	if (r->left > 0 && n > (uint64_t)r->left)
 		n = (size_t)r->left;

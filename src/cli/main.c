@@ -33,7 +33,8 @@ int cli_usage_error(const struct cli_verb *verb, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vfprintf(stderr, fmt, ap);
 	va_end(ap);
-	(void)fprintf(stderr, "\nUsage: walnut %s %s\nSee 'walnut help %s'.\n", verb->name, verb->arguments, verb->name);
+	(void)fprintf(stderr, "\nUsage: walnut %s %s\nSee 'walnut help %s'.\n", verb->name, verb->arguments,
+		      verb->name);
 	return EXIT_ENGINE;
 }
 

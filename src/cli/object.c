@@ -62,7 +62,8 @@ static int verb_stop(struct cli *cli, int argc, char **argv)
 	int at;
 
 	for (at = 1; at < argc && argv[at][0] == '-'; at++) {
-		if ((value = option(argc, argv, &at, "--time", "-t")) || (value = option(argc, argv, &at, "--timeout", NULL)))
+		if ((value = option(argc, argv, &at, "--time", "-t")) ||
+		    (value = option(argc, argv, &at, "--timeout", NULL)))
 			seconds = value;
 		else if ((value = option(argc, argv, &at, "--signal", "-s")))
 			signal = value;
@@ -193,7 +194,7 @@ static void ago(int64_t when, char *out, size_t size)
 		int64_t seconds;
 		const char *unit;
 	} units[] = { { 31536000, "year" }, { 2592000, "month" }, { 604800, "week" }, { 86400, "day" },
-		      { 3600, "hour" },	    { 60, "minute" },	  { 1, "second" } };
+		      { 3600, "hour" },     { 60, "minute" },     { 1, "second" } };
 	int64_t past = (int64_t)time(NULL) - when, n;
 
 	for (size_t i = 0; i < ARRAY_LEN(units); i++) {
@@ -276,9 +277,9 @@ static int container_row(json_t *rows, const json_t *c, bool whole)
 		(void)snprintf(command, sizeof(command), "\"%.*s…\"", (int)n, full);
 	else
 		(void)snprintf(command, sizeof(command), "\"%.60s\"", full);
-	return add_row(rows, json_pack("[s#,s,s%,s,s,s]", id, (int)strnlen(id, whole ? 64 : 12),
-				       json_str(c, "Image", ""), command, strlen(command), created,
-				       json_str(c, "Status", ""), name ? name + 1 : ""));
+	return add_row(rows,
+		       json_pack("[s#,s,s%,s,s,s]", id, (int)strnlen(id, whole ? 64 : 12), json_str(c, "Image", ""),
+				 command, strlen(command), created, json_str(c, "Status", ""), name ? name + 1 : ""));
 }
 
 /* {"key":{"value":true}} for repeated --filter key=value. */
@@ -380,7 +381,8 @@ static int verb_images(struct cli *cli, int argc, char **argv)
 
 	for (int at = 1; at < argc; at++) {
 		if (!is_flag(argv[at], "--quiet", "-q") && !is_flag(argv[at], "--all", "-a"))
-			return cli_usage_error(self("images"), "unknown flag, or one that is not built yet: %s", argv[at]);
+			return cli_usage_error(self("images"), "unknown flag, or one that is not built yet: %s",
+					       argv[at]);
 		quiet |= is_flag(argv[at], "--quiet", "-q");
 	}
 	if (client_json(&cli->client, "GET", "/images/json", NULL, &list, &err) < 0)
@@ -486,8 +488,8 @@ static int verb_logs(struct cli *cli, int argc, char **argv)
 		return EXIT_ENGINE;
 	if (client_send(&cli->client, "GET", path, NULL, -1, false, &r, &err) < 0)
 		return cli_fail(&err);
-	if (r.status >= 400 ? reply_error(&r, &err) < 0 :
-			      stream_frames(&r, json_bool(json_object_get(inspect, "Config"), "Tty", false), &err) < 0)
+	if (r.status >= 400 ? reply_error(&r, &err) < 0
+			    : stream_frames(&r, json_bool(json_object_get(inspect, "Config"), "Tty", false), &err) < 0)
 		return cli_fail(&err);
 	return 0;
 }
@@ -643,11 +645,12 @@ static int verb_version(struct cli *cli, int argc, char **argv)
 	(void)argv;
 	if (client_json(&cli->client, "GET", "/version", NULL, &v, &err) < 0)
 		return cli_fail(&err);
-	(void)printf("Client:\n Version:      %s\n\nServer:\n Version:      %s\n API version:  %s (minimum version %s)\n"
-		     " Kernel:       %s\n OS/Arch:      %s/%s\n",
-		     WALNUT_VERSION, json_str(v, "Version", "?"), json_str(v, "ApiVersion", "?"),
-		     json_str(v, "MinAPIVersion", "?"), json_str(v, "KernelVersion", "?"), json_str(v, "Os", "?"),
-		     json_str(v, "Arch", "?"));
+	(void)printf(
+		"Client:\n Version:      %s\n\nServer:\n Version:      %s\n API version:  %s (minimum version %s)\n"
+		" Kernel:       %s\n OS/Arch:      %s/%s\n",
+		WALNUT_VERSION, json_str(v, "Version", "?"), json_str(v, "ApiVersion", "?"),
+		json_str(v, "MinAPIVersion", "?"), json_str(v, "KernelVersion", "?"), json_str(v, "Os", "?"),
+		json_str(v, "Arch", "?"));
 	return 0;
 }
 
@@ -676,8 +679,9 @@ static void print_missing(const json_t *info)
 
 	for (size_t i = 0; i < ARRAY_LEN(needs); i++)
 		if (!json_bool(info, needs[i].member, true))
-			(void)printf("WARNING: %s has no effect: this machine's kernel or its cgroup mounts lack the controller\n",
-				     needs[i].without);
+			(void)printf(
+				"WARNING: %s has no effect: this machine's kernel or its cgroup mounts lack the controller\n",
+				needs[i].without);
 }
 
 /* The doctor: what runs where, by which means and why, and what is amiss. */
@@ -695,11 +699,12 @@ static void print_info(const json_t *info)
 	(void)printf(" Server Version: %s\n", json_str(info, "ServerVersion", "?"));
 	(void)printf(" Containers: %lld\n  Running: %lld\n  Paused: %lld\n  Stopped: %lld\n Images: %lld\n",
 		     (long long)json_int(info, "Containers", 0), (long long)json_int(info, "ContainersRunning", 0),
-		     (long long)json_int(info, "ContainersPaused", 0), (long long)json_int(info, "ContainersStopped", 0),
-		     (long long)json_int(info, "Images", 0));
+		     (long long)json_int(info, "ContainersPaused", 0),
+		     (long long)json_int(info, "ContainersStopped", 0), (long long)json_int(info, "Images", 0));
 	(void)printf(" Default Isolation: %s\n", json_str(info, "Isolation", "?"));
 	(void)printf(" Isolation process: namespaces on kernel %s\n", json_str(info, "KernelVersion", "?"));
-	(void)printf(" Isolation hyperv: %s\n", strcmp(kind, "none") ? "own kernel in a virtual machine" : "not available");
+	(void)printf(" Isolation hyperv: %s\n",
+		     strcmp(kind, "none") ? "own kernel in a virtual machine" : "not available");
 	(void)printf("  Accelerator: %s\n  Reason: %s\n", kind, json_str(accelerator, "Reason", "not said"));
 	text = json_str(accelerator, "Qemu", "");
 	if (*text)
@@ -715,8 +720,8 @@ static void print_info(const json_t *info)
 		     json_str(info, "KernelVersion", "?"), json_str(info, "OperatingSystem", "?"),
 		     json_str(info, "OSType", "?"), json_str(info, "Architecture", "?"));
 	(void)printf(" CPUs: %lld\n Total Memory: %s\n Name: %s\n ID: %s\n Root Dir: %s\n",
-		     (long long)json_int(info, "NCPU", 0), memory, json_str(info, "Name", "?"), json_str(info, "ID", "?"),
-		     json_str(info, "DockerRootDir", "?"));
+		     (long long)json_int(info, "NCPU", 0), memory, json_str(info, "Name", "?"),
+		     json_str(info, "ID", "?"), json_str(info, "DockerRootDir", "?"));
 	print_missing(info);
 	json_array_foreach(json_object_get(info, "Warnings"), i, warning)
 		(void)puts(json_string_value(warning));

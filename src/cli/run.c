@@ -15,18 +15,18 @@
 #include "cli/stream.h"
 
 enum flag_kind {
-	FLAG_BOOL,	/* member = true */
-	FLAG_STRING,	/* member = value */
-	FLAG_INT,	/* member = integer value */
-	FLAG_BYTES,	/* member = "64m" in bytes */
-	FLAG_CPUS,	/* member = "1.5" in billionths */
-	FLAG_LIST,	/* member (array) += value */
-	FLAG_MAP,	/* member (object): KEY=VALUE */
-	FLAG_TMPFS,	/* member (object): PATH[:OPTIONS] */
-	FLAG_ULIMIT,	/* member (array) += {Name, Soft, Hard} */
-	FLAG_ARGV,	/* member = [value] */
-	FLAG_RESTART,	/* member = {Name, MaximumRetryCount} */
-	FLAG_OURS,	/* read by the verb */
+	FLAG_BOOL,    /* member = true */
+	FLAG_STRING,  /* member = value */
+	FLAG_INT,     /* member = integer value */
+	FLAG_BYTES,   /* member = "64m" in bytes */
+	FLAG_CPUS,    /* member = "1.5" in billionths */
+	FLAG_LIST,    /* member (array) += value */
+	FLAG_MAP,     /* member (object): KEY=VALUE */
+	FLAG_TMPFS,   /* member (object): PATH[:OPTIONS] */
+	FLAG_ULIMIT,  /* member (array) += {Name, Soft, Hard} */
+	FLAG_ARGV,    /* member = [value] */
+	FLAG_RESTART, /* member = {Name, MaximumRetryCount} */
+	FLAG_OURS,    /* read by the verb */
 };
 
 struct flag {
@@ -193,37 +193,29 @@ static int apply_flag(const struct flag *f, const char *value, json_t *body, jso
 	json_t *into = f->kind == FLAG_OURS ? ours : f->host ? member_of(body, "HostConfig", json_object) : body;
 
 	switch (f->kind) {
-	case FLAG_BOOL:
-		return json_object_set_new(into, f->member, json_boolean(!value || strcmp(value, "false")));
+	case FLAG_BOOL: return json_object_set_new(into, f->member, json_boolean(!value || strcmp(value, "false")));
 	case FLAG_STRING:
-	case FLAG_OURS:
-		return json_object_set_new(into, f->member, json_string(value ? value : ""));
+	case FLAG_OURS: return json_object_set_new(into, f->member, json_string(value ? value : ""));
 	case FLAG_INT:
 	case FLAG_BYTES:
-	case FLAG_CPUS:
-		return set_number(into, f, value);
+	case FLAG_CPUS: return set_number(into, f, value);
 	case FLAG_LIST:
 		if (!strcmp(f->member, "Env"))
 			return set_env(into, f->member, value);
 		return json_array_append_new(member_of(into, f->member, json_array), json_string(value));
-	case FLAG_MAP:
-		return set_pair(into, f->member, value, '=', "");
-	case FLAG_TMPFS:
-		return set_pair(into, f->member, value, ':', "");
-	case FLAG_ULIMIT:
-		return set_ulimit(into, f->member, value);
-	case FLAG_ARGV:
-		return json_object_set_new(into, f->member, json_pack("[s]", value));
-	case FLAG_RESTART:
-		return set_restart(into, f->member, value);
+	case FLAG_MAP: return set_pair(into, f->member, value, '=', "");
+	case FLAG_TMPFS: return set_pair(into, f->member, value, ':', "");
+	case FLAG_ULIMIT: return set_ulimit(into, f->member, value);
+	case FLAG_ARGV: return json_object_set_new(into, f->member, json_pack("[s]", value));
+	case FLAG_RESTART: return set_restart(into, f->member, value);
 	}
 	return -EINVAL;
 }
 
 static bool takes_value(const struct flag *f)
 {
-	return !(f->kind == FLAG_BOOL || (f->kind == FLAG_OURS && strcmp(f->member, "name") &&
-					  strcmp(f->member, "detach-keys")));
+	return !(f->kind == FLAG_BOOL ||
+		 (f->kind == FLAG_OURS && strcmp(f->member, "name") && strcmp(f->member, "detach-keys")));
 }
 
 static const struct flag *find_long(const struct flag *flags, const char *name, size_t len)
@@ -396,9 +388,9 @@ static int session_run(struct cli *cli, const char *id, const json_t *body, bool
 	CLEAN_FREE char *query = NULL;
 	CLEAN_FREE char *attach = NULL;
 	CLEAN_FREE char *wait = cli_path("/containers/", id,
-					 remove	    ? "/wait?condition=removed" :
-					 start_it   ? "/wait?condition=next-exit" :
-						      "/wait");
+					 remove     ? "/wait?condition=removed"
+					 : start_it ? "/wait?condition=next-exit"
+						    : "/wait");
 	CLEAN_FREE char *start = cli_path("/containers/", id, "/start");
 	CLEAN_FREE char *resize = cli_path("/containers/", id, "/resize");
 	CLEAN_REPLY struct reply session = { .fd = -1 };

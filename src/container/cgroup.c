@@ -20,8 +20,8 @@
 #define CGROUP_ROOT "/sys/fs/cgroup"
 #define DEPTH_MAX   32
 
-static const char *const controllers[CGROUP_CONTROLLERS] = { "memory", "pids", "cpu", "cpuacct", "cpuset", "devices",
-							     "freezer", "blkio" };
+static const char *const controllers[CGROUP_CONTROLLERS] = { "memory", "pids",    "cpu",     "cpuacct",
+							     "cpuset", "devices", "freezer", "blkio" };
 
 const char *cgroup_controller_name(enum cgroup_controller c)
 {
@@ -195,8 +195,10 @@ static int apply_memory(struct cgroup *g, const struct oci_resources *m, struct 
 		if (m->memory_limit)
 			r = write_number(dir, "memory.max", m->memory_limit, "max", err);
 		if (r == 0 && m->memory_swap && faccessat(dir, "memory.swap.max", F_OK, 0) == 0)
-			r = write_number(dir, "memory.swap.max", m->memory_swap < 0 || m->memory_limit <= 0 ? -1 :
-					 m->memory_swap > m->memory_limit ? m->memory_swap - m->memory_limit : 0,
+			r = write_number(dir, "memory.swap.max",
+					 m->memory_swap < 0 || m->memory_limit <= 0 ? -1
+					 : m->memory_swap > m->memory_limit         ? m->memory_swap - m->memory_limit
+										    : 0,
 					 "max", err);
 		if (r == 0 && m->memory_reservation)
 			r = write_number(dir, "memory.low", m->memory_reservation, "max", err);
@@ -302,16 +304,16 @@ int cgroup_add(struct cgroup *g, pid_t pid, struct err *err)
 int cgroup_freeze(struct cgroup *g, bool frozen, struct err *err)
 {
 	int dir = dir_of(g, CGROUP_FREEZER);
-	int r = g->v2 ? write_text(dir, "cgroup.freeze", frozen ? "1" : "0", err) :
-			write_text(dir, "freezer.state", frozen ? "FROZEN" : "THAWED", err);
+	int r = g->v2 ? write_text(dir, "cgroup.freeze", frozen ? "1" : "0", err)
+		      : write_text(dir, "freezer.state", frozen ? "FROZEN" : "THAWED", err);
 
 	if (r < 0)
 		return r;
 	for (int i = 0; i < 1000; i++) {
 		CLEAN_FREE char *state = g->v2 ? NULL : read_text(dir, "freezer.state");
 
-		if (g->v2 ? read_key(dir, "cgroup.events", "frozen") == frozen :
-			    state && strncmp(state, frozen ? "FROZEN" : "THAWED", 6) == 0)
+		if (g->v2 ? read_key(dir, "cgroup.events", "frozen") == frozen
+			  : state && strncmp(state, frozen ? "FROZEN" : "THAWED", 6) == 0)
 			return 0;
 		(void)usleep(i < 20 ? 200 : 2000);
 	}

@@ -13,8 +13,9 @@
 
 static struct bpf_insn insn(unsigned int code, unsigned int dst, unsigned int src, int off, int imm)
 {
-	return (struct bpf_insn){ .code = (__u8)code, .dst_reg = dst & 15U, .src_reg = src & 15U, .off = (__s16)off,
-				  .imm = imm };
+	return (struct bpf_insn){
+		.code = (__u8)code, .dst_reg = dst & 15U, .src_reg = src & 15U, .off = (__s16)off, .imm = imm
+	};
 }
 
 /* Registers: 2 type, 3 access, 4 major, 5 minor, 1 scratch after the loads. Return: instructions written. */
@@ -84,7 +85,7 @@ int cgroup_attach_device_program(int dir, const struct oci_resources *r, struct 
 	attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
 	attr.insns = (uint64_t)(uintptr_t)p;
 	attr.insn_cnt = (__u32)n;
-	attr.license = (uint64_t)(uintptr_t)"Apache-2.0";
+	attr.license = (uint64_t)(uintptr_t) "Apache-2.0";
 	prog = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
 	if (prog < 0)
 		return err_sys(err, errno, "cannot load the device rules' eBPF program");

@@ -21,7 +21,7 @@
 #include "base/fd.h"
 #include "container/internal.h"
 
-#define SYNC_FD	   3
+#define SYNC_FD    3
 #define CONSOLE_FD 4
 
 struct container {
@@ -34,7 +34,12 @@ struct container {
 };
 
 enum report_kind { REPORT_READY = 1, REPORT_PID, REPORT_FAILED };
-struct report { enum report_kind kind; enum container_exec_failure why; pid_t pid; struct err err; };
+struct report {
+	enum report_kind kind;
+	enum container_exec_failure why;
+	pid_t pid;
+	struct err err;
+};
 
 static void cleanup_container(struct container **c)
 {
@@ -43,7 +48,8 @@ static void cleanup_container(struct container **c)
 
 static pid_t clone_process(uint64_t flags, int *pidfd)
 {
-	struct clone_args a = { .flags = flags | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)pidfd,
+	struct clone_args a = { .flags = flags | CLONE_PIDFD,
+				.pidfd = (uint64_t)(uintptr_t)pidfd,
 				.exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD };
 
 	return (pid_t)syscall(SYS_clone3, &a, sizeof(a));
@@ -153,7 +159,10 @@ static int init_setup(struct container *c, int *sync, int *console, struct err *
 	return r < 0 ? err_sys(err, -r, "cannot set up stdin, stdout and stderr") : 0;
 }
 
-struct init_wait { int *sync; int console; };
+struct init_wait {
+	int *sync;
+	int console;
+};
 
 static int init_wait_start(void *arg)
 {
@@ -181,7 +190,8 @@ static _Noreturn void init_main(struct container *c, int sync)
 	if (p->terminal && process_console(console, p, &err) < 0)
 		fail(sync, why, &err);
 	w.console = console;
-	if (process_exec(p, &none, c->config.seccomp_bpf, c->config.seccomp_bpf_size, &why, init_wait_start, &w, &err) < 0)
+	if (process_exec(p, &none, c->config.seccomp_bpf, c->config.seccomp_bpf_size, &why, init_wait_start, &w, &err) <
+	    0)
 		fail(sync, why, &err);
 	_exit(127);
 }
@@ -340,8 +350,8 @@ static _Noreturn void exec_main(const struct container *c, const struct oci_proc
 		_exit(127);
 	if (console >= 0)
 		(void)close(console);
-	if (process_exec(p, &c->config.spec->process.capabilities, c->config.seccomp_bpf, c->config.seccomp_bpf_size, &why,
-			 NULL, NULL, &err) < 0)
+	if (process_exec(p, &c->config.spec->process.capabilities, c->config.seccomp_bpf, c->config.seccomp_bpf_size,
+			 &why, NULL, NULL, &err) < 0)
 		fail(sync, why, &err);
 	_exit(127);
 }
@@ -425,8 +435,14 @@ int container_exec(struct container *c, const struct oci_process *process, const
 	return r < 0 ? r : 0;
 }
 
-pid_t container_pid(const struct container *c) { return c->pid; }
-int container_pidfd(const struct container *c) { return c->pidfd; }
+pid_t container_pid(const struct container *c)
+{
+	return c->pid;
+}
+int container_pidfd(const struct container *c)
+{
+	return c->pidfd;
+}
 
 int container_signal(struct container *c, int sig, struct err *err)
 {
@@ -444,7 +460,10 @@ int container_kill_all(struct container *c, struct err *err)
 	return cgroup_kill(c->cgroup, err);
 }
 
-int container_pause(struct container *c, bool paused, struct err *err) { return cgroup_freeze(c->cgroup, paused, err); }
+int container_pause(struct container *c, bool paused, struct err *err)
+{
+	return cgroup_freeze(c->cgroup, paused, err);
+}
 
 int container_pids(struct container *c, pid_t **pids, size_t *n, struct err *err)
 {

@@ -23,16 +23,21 @@ struct container;
 struct container_config {
 	const char *id;
 	const struct oci_spec *spec; /* borrowed until container_free */
-	const char *rootfs;	     /* mounted, in the caller's mount namespace */
+	const char *rootfs;          /* mounted, in the caller's mount namespace */
 	const char *cgroup_path;     /* e.g. "/walnut/ID", below each hierarchy's root (or v2's) */
-	int stdio[3];		     /* become 0, 1, 2 unless the spec asks for a terminal; borrowed */
+	int stdio[3];                /* become 0, 1, 2 unless the spec asks for a terminal; borrowed */
 	const void *seccomp_bpf;     /* array of struct sock_filter; NULL: no filter */
 	size_t seccomp_bpf_size;     /* bytes */
-	const char *init_path;	     /* docker-init bound at /sbin/docker-init; NULL: none */
+	const char *init_path;       /* docker-init bound at /sbin/docker-init; NULL: none */
 };
 
 /* Why a program could not be executed: maps to Docker's exit codes 127 and 126. */
-enum container_exec_failure { CONTAINER_EXEC_OK, CONTAINER_EXEC_NOT_FOUND, CONTAINER_EXEC_NOT_EXECUTABLE, CONTAINER_EXEC_OTHER };
+enum container_exec_failure {
+	CONTAINER_EXEC_OK,
+	CONTAINER_EXEC_NOT_FOUND,
+	CONTAINER_EXEC_NOT_EXECUTABLE,
+	CONTAINER_EXEC_OTHER
+};
 
 /**
  * container_create - build the container; its init waits just before exec
@@ -60,8 +65,8 @@ int container_exec(struct container *c, const struct oci_process *process, const
 pid_t container_pid(const struct container *c); /* init's, a child of the caller */
 int container_pidfd(const struct container *c); /* borrowed */
 
-int container_signal(struct container *c, int sig, struct err *err) MUST_CHECK;	  /* to init */
-int container_kill_all(struct container *c, struct err *err) MUST_CHECK;	  /* SIGKILL to every process; thaws first */
+int container_signal(struct container *c, int sig, struct err *err) MUST_CHECK; /* to init */
+int container_kill_all(struct container *c, struct err *err) MUST_CHECK; /* SIGKILL to every process; thaws first */
 int container_pause(struct container *c, bool paused, struct err *err) MUST_CHECK; /* freezer */
 /* container_pids - every process inside, host pids; *pids owned by the caller (free). */
 int container_pids(struct container *c, pid_t **pids, size_t *n, struct err *err) MUST_CHECK;

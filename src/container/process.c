@@ -22,7 +22,13 @@
 
 #define GROUPS_MAX 1024
 
-struct identity { uid_t uid; gid_t gid; gid_t groups[GROUPS_MAX]; size_t ngroups; char home[4096]; };
+struct identity {
+	uid_t uid;
+	gid_t gid;
+	gid_t groups[GROUPS_MAX];
+	size_t ngroups;
+	char home[4096];
+};
 
 static char *read_database(const char *path)
 {
@@ -138,8 +144,8 @@ static int resolve_user(const struct oci_user *u, struct identity *id, struct er
 			*group++ = 0;
 		if (!find_user(*user ? user : "0", id, name, sizeof(name)) && *user) {
 			if (!parse_number(user, &id->uid))
-				return err_set(err, EINVAL, "unable to find user %s: no matching entries in passwd file",
-					       user);
+				return err_set(err, EINVAL,
+					       "unable to find user %s: no matching entries in passwd file", user);
 		}
 		if (group && *group) {
 			if (!find_groups(group, NULL, id))
@@ -264,8 +270,11 @@ static int look_up(const struct oci_process *p, char *path, size_t size, enum co
 		if (!e)
 			return 0;
 		*why = e == ENOENT || e == ENOTDIR ? CONTAINER_EXEC_NOT_FOUND : CONTAINER_EXEC_NOT_EXECUTABLE;
-		return err_set(err, e, "exec: \"%s\": %s", name, e == ENOENT ? "no such file or directory" :
-			       e == EACCES ? "permission denied" : e == EISDIR ? "is a directory" : strerror(e));
+		return err_set(err, e, "exec: \"%s\": %s", name,
+			       e == ENOENT   ? "no such file or directory"
+			       : e == EACCES ? "permission denied"
+			       : e == EISDIR ? "is a directory"
+					     : strerror(e));
 	}
 	for (const char *s = search ? search : ""; *name && *s; s += *s == ':') {
 		size_t n = strcspn(s, ":");
@@ -341,9 +350,13 @@ int process_exec(const struct oci_process *p, const struct oci_capabilities *cap
 	if (p->no_new_privileges && (r = load_filter(bpf, bpf_size, err)) < 0)
 		return r;
 	(void)execve(path, p->args, env);
-	*why = errno == ENOENT ? CONTAINER_EXEC_NOT_FOUND :
-	       errno == EACCES || errno == ENOEXEC ? CONTAINER_EXEC_NOT_EXECUTABLE : CONTAINER_EXEC_OTHER;
+	*why = errno == ENOENT                       ? CONTAINER_EXEC_NOT_FOUND
+	       : errno == EACCES || errno == ENOEXEC ? CONTAINER_EXEC_NOT_EXECUTABLE
+						     : CONTAINER_EXEC_OTHER;
 	r = errno;
-	return err_set(err, r, "exec: \"%s\": %s", p->args[0], r == ENOENT ? "no such file or directory" :
-		       r == EACCES ? "permission denied" : r == ENOEXEC ? "exec format error" : strerror(r));
+	return err_set(err, r, "exec: \"%s\": %s", p->args[0],
+		       r == ENOENT    ? "no such file or directory"
+		       : r == EACCES  ? "permission denied"
+		       : r == ENOEXEC ? "exec format error"
+				      : strerror(r));
 }

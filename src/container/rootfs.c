@@ -107,18 +107,37 @@ static int attach(int mount, int target, const char *what, struct err *err)
 	return 0;
 }
 
-static const struct { const char *name; uint64_t set, clear, propagation; bool rec; } options[] = {
-	{ "ro", MOUNT_ATTR_RDONLY }, { "rw", 0, MOUNT_ATTR_RDONLY }, { "nosuid", MOUNT_ATTR_NOSUID },
-	{ "suid", 0, MOUNT_ATTR_NOSUID }, { "nodev", MOUNT_ATTR_NODEV }, { "dev", 0, MOUNT_ATTR_NODEV },
-	{ "noexec", MOUNT_ATTR_NOEXEC }, { "exec", 0, MOUNT_ATTR_NOEXEC },
-	{ "noatime", MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME }, { "relatime", 0, MOUNT_ATTR__ATIME },
-	{ "strictatime", MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME }, { "nodiratime", MOUNT_ATTR_NODIRATIME },
-	{ "rro", MOUNT_ATTR_RDONLY, .rec = true }, { "bind" }, { "rbind" }, { "defaults" },
-	{ "private", .propagation = MS_PRIVATE }, { "rprivate", .propagation = MS_PRIVATE, .rec = true },
-	{ "slave", .propagation = MS_SLAVE }, { "rslave", .propagation = MS_SLAVE, .rec = true },
+static const struct {
+	const char *name;
+	uint64_t set, clear, propagation;
+	bool rec;
+} options[] = {
+	{ "ro", MOUNT_ATTR_RDONLY },
+	{ "rw", 0, MOUNT_ATTR_RDONLY },
+	{ "nosuid", MOUNT_ATTR_NOSUID },
+	{ "suid", 0, MOUNT_ATTR_NOSUID },
+	{ "nodev", MOUNT_ATTR_NODEV },
+	{ "dev", 0, MOUNT_ATTR_NODEV },
+	{ "noexec", MOUNT_ATTR_NOEXEC },
+	{ "exec", 0, MOUNT_ATTR_NOEXEC },
+	{ "noatime", MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME },
+	{ "relatime", 0, MOUNT_ATTR__ATIME },
+	{ "strictatime", MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME },
+	{ "nodiratime", MOUNT_ATTR_NODIRATIME },
+	{ "rro", MOUNT_ATTR_RDONLY, .rec = true },
+	{ "bind" },
+	{ "rbind" },
+	{ "defaults" },
+	{ "private", .propagation = MS_PRIVATE },
+	{ "rprivate", .propagation = MS_PRIVATE, .rec = true },
+	{ "slave", .propagation = MS_SLAVE },
+	{ "rslave", .propagation = MS_SLAVE, .rec = true },
 };
 
-struct mount_options { struct mount_attr attr; bool rec, rbind; };
+struct mount_options {
+	struct mount_attr attr;
+	bool rec, rbind;
+};
 
 /* Return: whether @o was an attribute of the mount; else it is the filesystem's. */
 static bool take_option(const char *o, struct mount_options *m)
@@ -154,8 +173,8 @@ static int mount_bind(int root, const struct oci_mount *m, struct mount_options 
 
 	if (!m->source)
 		return err_set(err, EINVAL, "the bind mount at %s has no source", m->destination);
-	tree = open_tree(AT_FDCWD, m->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC |
-			 (unsigned int)(o->rbind ? AT_RECURSIVE : 0));
+	tree = open_tree(AT_FDCWD, m->source,
+			 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (unsigned int)(o->rbind ? AT_RECURSIVE : 0));
 	if (tree < 0 || fstat(tree, &st) < 0)
 		return err_sys(err, errno, "cannot bind %s to %s", m->source, m->destination);
 	if ((r = set_attr(tree, o, m->destination, err)) < 0)
@@ -181,8 +200,7 @@ static int mount_new(int root, const struct oci_mount *m, const char *type, stru
 		if (!key || fsconfig(fs, eq ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, key, eq ? eq + 1 : NULL, 0) < 0)
 			return err_sys(err, errno, "cannot mount %s at %s: option %s", type, m->destination, data[i]);
 	}
-	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0 ||
-	    (mount = fsmount(fs, FSMOUNT_CLOEXEC, 0)) < 0)
+	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0 || (mount = fsmount(fs, FSMOUNT_CLOEXEC, 0)) < 0)
 		return err_sys(err, errno, "cannot mount %s at %s", type, m->destination);
 	if ((r = set_attr(mount, o, m->destination, err)) < 0)
 		return r;
@@ -208,8 +226,8 @@ static int mount_cgroup(int root, const struct oci_mount *m, struct mount_option
 		(void)snprintf(path, sizeof(path), "%s%s%s", m->destination, g->v2 ? "" : "/",
 			       g->v2 ? "" : cgroup_controller_name((enum cgroup_controller)i));
 		/* by path: g->dir[i] belongs to the creator's mount namespace and can not be cloned from here */
-		(void)snprintf(from, sizeof(from), "/sys/fs/cgroup/%s/%s", g->v2 ? "." :
-			       cgroup_controller_name((enum cgroup_controller)i), g->path);
+		(void)snprintf(from, sizeof(from), "/sys/fs/cgroup/%s/%s",
+			       g->v2 ? "." : cgroup_controller_name((enum cgroup_controller)i), g->path);
 		tree = open_tree(AT_FDCWD, from, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 		if (tree < 0)
 			return err_sys(err, errno, "cannot bind the cgroup at %s", path);
@@ -274,12 +292,15 @@ static int make_device(int root, const struct oci_device *d, struct err *err)
 
 static int make_devices(int root, const struct oci_spec *s, struct err *err)
 {
-	static const struct { const char *path; unsigned int major, minor; } nodes[] = {
-		{ "/dev/null", 1, 3 }, { "/dev/zero", 1, 5 }, { "/dev/full", 1, 7 },
+	static const struct {
+		const char *path;
+		unsigned int major, minor;
+	} nodes[] = {
+		{ "/dev/null", 1, 3 },   { "/dev/zero", 1, 5 },    { "/dev/full", 1, 7 },
 		{ "/dev/random", 1, 8 }, { "/dev/urandom", 1, 9 }, { "/dev/tty", 5, 0 },
 	};
 	static const char *const links[][2] = {
-		{ "pts/ptmx", "ptmx" }, { "/proc/self/fd", "fd" }, { "/proc/self/fd/0", "stdin" },
+		{ "pts/ptmx", "ptmx" },          { "/proc/self/fd", "fd" },       { "/proc/self/fd/0", "stdin" },
 		{ "/proc/self/fd/1", "stdout" }, { "/proc/self/fd/2", "stderr" }, { "/proc/kcore", "core" },
 	};
 	CLEAN_FD int dev = -1;
@@ -288,8 +309,11 @@ static int make_devices(int root, const struct oci_spec *s, struct err *err)
 	for (size_t i = 0; r == 0 && i < s->devices_count; i++)
 		r = make_device(root, &s->devices[i], err);
 	for (size_t i = 0; r == 0 && i < ARRAY_LEN(nodes); i++) {
-		struct oci_device d = { .path = (char *)(uintptr_t)nodes[i].path, .type = 'c', .major = nodes[i].major,
-					.minor = nodes[i].minor, .mode = 0666 };
+		struct oci_device d = { .path = (char *)(uintptr_t)nodes[i].path,
+					.type = 'c',
+					.major = nodes[i].major,
+					.minor = nodes[i].minor,
+					.mode = 0666 };
 
 		r = make_device(root, &d, err);
 	}
@@ -335,8 +359,8 @@ static int bind_console(int root, int number, struct err *err)
 
 static int protect(int root, const char *path, bool mask, struct err *err)
 {
-	CLEAN_FD int target = fd_open_beneath(root, path, O_PATH | O_CLOEXEC, 0,
-					      RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+	CLEAN_FD int target =
+		fd_open_beneath(root, path, O_PATH | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
 	CLEAN_FD int tree = -1, null = -1;
 	struct mount_options ro = { .attr.attr_set = MOUNT_ATTR_RDONLY, .rec = true };
 	struct stat st;
@@ -391,8 +415,7 @@ static int enter(int root, bool readonly, struct err *err)
 
 	if (readonly && mount_setattr(root, "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)
 		return err_sys(err, errno, "cannot make the root filesystem read-only");
-	if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
-	    chdir("/") < 0)
+	if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		return err_sys(err, errno, "cannot pivot into the root filesystem");
 	return 0;
 }
@@ -416,7 +439,8 @@ int rootfs_enter(const struct container_config *config, const struct cgroup *g, 
 		r = make_devices(tree, s, err);
 	if (r == 0 && config->init_path) {
 		char *none[] = { NULL };
-		struct oci_mount m = { .destination = (char *)"/sbin/docker-init", .options = none,
+		struct oci_mount m = { .destination = (char *)"/sbin/docker-init",
+				       .options = none,
 				       .source = (char *)(uintptr_t)config->init_path };
 		struct mount_options o = { .attr.attr_set = MOUNT_ATTR_RDONLY };
 

@@ -18,7 +18,7 @@
 #define BPF_MAX (1U << 20)
 
 /* clone(2) may not make these namespaces without CAP_SYS_ADMIN. */
-#define CLONE_NAMESPACES                                                                                               \
+#define CLONE_NAMESPACES \
 	(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP)
 
 static const char allowed[] =

@@ -22,9 +22,9 @@
 
 #include "base/cleanup.h"
 
-#define LOOPS	    100000U
+#define LOOPS       100000U
 #define NATIVE_MIPS 50U /* below this, kernel mode is emulated */
-#define TEST_MS	    500
+#define TEST_MS     500
 
 const char *accelerator_name(enum accelerator_kind kind)
 {
@@ -41,8 +41,9 @@ static int64_t now_us(void)
 
 static int set_registers(int vcpu)
 {
-	struct kvm_segment code = { .base = 0, .limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .db = 1,
-				    .s = 1, .g = 1 };
+	struct kvm_segment code = {
+		.base = 0, .limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .db = 1, .s = 1, .g = 1
+	};
 	struct kvm_regs regs = { .rip = 0x1000, .rflags = 2, .rcx = LOOPS };
 	struct kvm_sregs sregs;
 
@@ -137,7 +138,8 @@ static int measure_kvm(void)
 static void find_qemu(struct accelerator *a)
 {
 	const char *path = getenv("PATH");
-	CLEAN_FREE char *copy = strdup(path && *path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+	CLEAN_FREE char *copy =
+		strdup(path && *path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
 	char *rest = copy;
 
 	for (char *dir; (dir = strsep(&rest, ":"));) {
@@ -168,24 +170,32 @@ int accelerator_choose(const char *wanted, struct accelerator *out, struct err *
 	if (mips == -ENOENT)
 		snprintf(kvm, sizeof(kvm), "this machine has no /dev/kvm");
 	else if (mips == -ETIMEDOUT)
-		snprintf(kvm, sizeof(kvm), "this machine's KVM emulates kernel mode (below 0.4 million instructions per second)");
+		snprintf(kvm, sizeof(kvm),
+			 "this machine's KVM emulates kernel mode (below 0.4 million instructions per second)");
 	else if (mips < 0)
 		snprintf(kvm, sizeof(kvm), "KVM does not work here (%s)", strerror(-mips));
 	else if (mips < (int)NATIVE_MIPS)
-		snprintf(kvm, sizeof(kvm), "this machine's KVM emulates kernel mode (%d million instructions per second)", mips);
+		snprintf(kvm, sizeof(kvm),
+			 "this machine's KVM emulates kernel mode (%d million instructions per second)", mips);
 	else
-		snprintf(kvm, sizeof(kvm), "this machine's KVM runs at native speed (%d million instructions per second), "
-			 "but walnut-vmm's KVM monitor is not built yet", mips);
+		snprintf(kvm, sizeof(kvm),
+			 "this machine's KVM runs at native speed (%d million instructions per second), "
+			 "but walnut-vmm's KVM monitor is not built yet",
+			 mips);
 	if (!strcmp(wanted, "kvm"))
-		return err_set(err, EOPNOTSUPP, "accelerator kvm is not available: %s; use --accelerator=software%s", kvm,
+		return err_set(err, EOPNOTSUPP, "accelerator kvm is not available: %s; use --accelerator=software%s",
+			       kvm,
 			       mips >= (int)NATIVE_MIPS ? "" : " (walnut-vmm's KVM monitor is not built yet, either)");
 	if (!out->qemu[0] && !strcmp(wanted, "software"))
-		return err_set(err, EOPNOTSUPP,
-			       "accelerator software is not available: qemu-system-x86_64 is not in PATH; install the package "
-			       "qemu-system-x86");
+		return err_set(
+			err, EOPNOTSUPP,
+			"accelerator software is not available: qemu-system-x86_64 is not in PATH; install the package "
+			"qemu-system-x86");
 	if (!out->qemu[0]) {
-		snprintf(out->reason, sizeof(out->reason), "%s, and qemu-system-x86_64 is not in PATH: install the package "
-			 "qemu-system-x86 to run hyperv containers", kvm);
+		snprintf(out->reason, sizeof(out->reason),
+			 "%s, and qemu-system-x86_64 is not in PATH: install the package "
+			 "qemu-system-x86 to run hyperv containers",
+			 kvm);
 		return 0;
 	}
 	out->kind = ACCELERATOR_SOFTWARE;

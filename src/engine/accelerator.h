@@ -12,8 +12,8 @@ enum accelerator_kind { ACCELERATOR_NONE, ACCELERATOR_SOFTWARE, ACCELERATOR_KVM 
 
 struct accelerator {
 	enum accelerator_kind kind;
-	uint64_t kvm_mips;     /* millions of instructions a second of kernel-mode code; 0: not measured */
-	char qemu[256];	       /* path of qemu-system-x86_64; "" */
+	uint64_t kvm_mips;         /* millions of instructions a second of kernel-mode code; 0: not measured */
+	char qemu[256];            /* path of qemu-system-x86_64; "" */
 	char reason[ERR_MSG_SIZE]; /* one sentence */
 };
 

@@ -18,8 +18,8 @@
 #define KILL_WAIT_MS 10000
 #define SCRATCH_SIZE (20LL << 30)
 
-static const char *const state_names[ENGINE_STATES] = { "created", "running", "paused", "restarting",
-							"removing", "exited", "dead" };
+static const char *const state_names[ENGINE_STATES] = { "created",  "running", "paused", "restarting",
+							"removing", "exited",  "dead" };
 /* Allowed moves: bit N of row M is M -> N. */
 #define TO(s) (1U << ENGINE_##s)
 static const unsigned state_moves[ENGINE_STATES] = {
@@ -91,11 +91,11 @@ void engine_container_save(struct engine_container *c)
 	struct err err = ERR_INIT;
 	CLEAN_JSON json_t *config = json_pack("{s:O, s:O, s:s, s:I}", "Config", c->config, "HostConfig", c->host_config,
 					      "ImageID", c->image_id, "Created", (json_int_t)c->created_ns);
-	CLEAN_JSON json_t *state = json_pack("{s:s, s:I, s:I, s:i, s:i, s:b, s:s, s:i, s:b}", "Status",
-					     state_names[c->state], "StartedAt", (json_int_t)c->started_ns, "FinishedAt",
-					     (json_int_t)c->finished_ns, "Pid", (int)c->pid, "ExitCode", c->exit_code,
-					     "OOMKilled", c->oom_killed, "Error", c->error, "RestartCount",
-					     c->restart_count, "ManualStop", c->manual_stop);
+	CLEAN_JSON json_t *state =
+		json_pack("{s:s, s:I, s:I, s:i, s:i, s:b, s:s, s:i, s:b}", "Status", state_names[c->state], "StartedAt",
+			  (json_int_t)c->started_ns, "FinishedAt", (json_int_t)c->finished_ns, "Pid", (int)c->pid,
+			  "ExitCode", c->exit_code, "OOMKilled", c->oom_killed, "Error", c->error, "RestartCount",
+			  c->restart_count, "ManualStop", c->manual_stop);
 
 	if (db_put_container(c->engine, c->id, c->name, config, state, &err))
 		log_error("container %.12s: %s", c->id, err.msg);
@@ -136,10 +136,10 @@ void engine_container_free(struct engine_container *c)
 
 /* ---- creation ---- */
 
-static const char *const adjectives[] = { "amber", "brave", "calm", "clever", "eager", "gentle", "happy", "keen",
-					  "lucid", "merry", "nimble", "quiet", "rapid", "sharp", "sunny", "witty" };
-static const char *const nouns[] = { "acorn", "birch", "cedar", "elm", "fern", "hazel", "juniper", "larch",
-				     "maple", "oak", "pecan", "rowan", "spruce", "thistle", "walnut", "willow" };
+static const char *const adjectives[] = { "amber", "brave", "calm",   "clever", "eager", "gentle", "happy", "keen",
+					  "lucid", "merry", "nimble", "quiet",  "rapid", "sharp",  "sunny", "witty" };
+static const char *const nouns[] = { "acorn", "birch", "cedar", "elm",   "fern",   "hazel",   "juniper", "larch",
+				     "maple", "oak",   "pecan", "rowan", "spruce", "thistle", "walnut",  "willow" };
 
 static bool name_taken(struct engine *e, const char *name, const char **by)
 {
@@ -158,10 +158,13 @@ static int name_check(struct engine *e, const char *name, struct err *err)
 	const char *by = "";
 
 	if (!*name || !strchr(first, *name) || !name[1] || name[strspn(name, rest)])
-		return err_set(err, EINVAL, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name);
+		return err_set(err, EINVAL, "Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+			       name);
 	if (name_taken(e, name, &by))
-		return err_set(err, EEXIST, "Conflict. The container name \"/%s\" is already in use by container \"%s\". "
-			       "You have to remove (or rename) that container to be able to reuse that name.", name, by);
+		return err_set(err, EEXIST,
+			       "Conflict. The container name \"/%s\" is already in use by container \"%s\". "
+			       "You have to remove (or rename) that container to be able to reuse that name.",
+			       name, by);
 	return 0;
 }
 
@@ -227,17 +230,20 @@ static int check_log(const json_t *log, struct err *err)
 
 	if (*type && strcmp(type, "json-file") && strcmp(type, "none"))
 		return err_set(err, ENOSYS, "log driver %s is not supported by this version of Walnut", type);
-	json_object_foreach (json_object_get(log, "Config"), key, v) {
+	json_object_foreach(json_object_get(log, "Config"), key, v) {
 		text = json_string_value(v) ?: "";
 		if (!strcmp(key, "max-size")) {
 			if (parse_size(text, 1000) < 0 && strcmp(text, "-1"))
 				return err_set(err, EINVAL, "invalid value for max-size: invalid size: '%s'", text);
 		} else if (!strcmp(key, "max-file")) {
 			if (strtol(text, &end, 10) < 1 || *end || end == text)
-				return err_set(err, EINVAL, "invalid value for max-file: '%s': it is a number of at least 1", text);
+				return err_set(err, EINVAL,
+					       "invalid value for max-file: '%s': it is a number of at least 1", text);
 		} else {
-			return err_set(err, EINVAL, "log opt '%s' is not supported by this version of Walnut for the json-file log driver",
-				       key);
+			return err_set(
+				err, EINVAL,
+				"log opt '%s' is not supported by this version of Walnut for the json-file log driver",
+				key);
 		}
 	}
 	return 0;
@@ -248,13 +254,15 @@ static int check_storage(const json_t *options, enum engine_isolation isolation,
 	const char *key;
 	json_t *v;
 
-	json_object_foreach ((json_t *)options, key, v) {
+	json_object_foreach((json_t *)options, key, v) {
 		if (strcasecmp(key, "size"))
 			return err_set(err, EINVAL, "unknown option %s for --storage-opt: the only one is size", key);
 		if (parse_size(json_string_value(v) ?: "", 1024) < 16 << 20)
-			return err_set(err, EINVAL, "--storage-opt size=%s is not a size of at least 16m", json_string_value(v) ?: "");
+			return err_set(err, EINVAL, "--storage-opt size=%s is not a size of at least 16m",
+				       json_string_value(v) ?: "");
 		if (isolation == ENGINE_ISOLATION_PROCESS)
-			return err_set(err, EINVAL, "--storage-opt size is supported only with --isolation=hyperv: "
+			return err_set(err, EINVAL,
+				       "--storage-opt size is supported only with --isolation=hyperv: "
 				       "overlay on this backing filesystem has no project quota");
 	}
 	return 0;
@@ -262,15 +270,18 @@ static int check_storage(const json_t *options, enum engine_isolation isolation,
 
 static int check_security(const json_t *options, struct err *err)
 {
-	static const char *const known[] = { "no-new-privileges", "no-new-privileges:true", "no-new-privileges=true",
-					     "no-new-privileges:false", "no-new-privileges=false", "seccomp=unconfined",
-					     "seccomp:unconfined", "seccomp=builtin", "apparmor=unconfined",
-					     "apparmor:unconfined", "label=disable", "label:disable" };
-	bool apparmor = !access("/sys/kernel/security/apparmor", F_OK), selinux = !access("/sys/fs/selinux/enforce", F_OK);
+	static const char *const known[] = { "no-new-privileges",       "no-new-privileges:true",
+					     "no-new-privileges=true",  "no-new-privileges:false",
+					     "no-new-privileges=false", "seccomp=unconfined",
+					     "seccomp:unconfined",      "seccomp=builtin",
+					     "apparmor=unconfined",     "apparmor:unconfined",
+					     "label=disable",           "label:disable" };
+	bool apparmor = !access("/sys/kernel/security/apparmor", F_OK),
+	     selinux = !access("/sys/fs/selinux/enforce", F_OK);
 	size_t i;
 	json_t *v;
 
-	json_array_foreach (options, i, v) {
+	json_array_foreach(options, i, v) {
 		const char *text = json_string_value(v) ?: "";
 		bool ok = false;
 
@@ -280,26 +291,53 @@ static int check_security(const json_t *options, struct err *err)
 		ok = ok || (!apparmor && !strncmp(text, "apparmor", 8) && strchr("=:", text[8]) && text[8]);
 		ok = ok || (!selinux && !strncmp(text, "label", 5) && strchr("=:", text[5]) && text[5]);
 		if (!ok)
-			return err_set(err, ENOSYS, "SecurityOpt %.200s is not supported by this version of Walnut", text);
+			return err_set(err, ENOSYS, "SecurityOpt %.200s is not supported by this version of Walnut",
+				       text);
 	}
 	return 0;
 }
 
 static int container_refuse(const json_t *config, const json_t *host, enum engine_isolation isolation, struct err *err)
 {
-	static const char *const host_keys[] = {
-		"Binds", "Mounts", "PortBindings", "PublishAllPorts", "Devices", "DeviceRequests", "DeviceCgroupRules", "Links",
-		"VolumesFrom", "CgroupParent", "Cgroup", "UsernsMode", "UTSMode", "VolumeDriver", "Dns", "DnsOptions",
-		"DnsSearch", "ExtraHosts", "GroupAdd", "BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps",
-		"BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps", "CpuRealtimePeriod",
-		"CpuRealtimeRuntime", "CpuCount", "CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth" };
+	static const char *const host_keys[] = { "Binds",
+						 "Mounts",
+						 "PortBindings",
+						 "PublishAllPorts",
+						 "Devices",
+						 "DeviceRequests",
+						 "DeviceCgroupRules",
+						 "Links",
+						 "VolumesFrom",
+						 "CgroupParent",
+						 "Cgroup",
+						 "UsernsMode",
+						 "UTSMode",
+						 "VolumeDriver",
+						 "Dns",
+						 "DnsOptions",
+						 "DnsSearch",
+						 "ExtraHosts",
+						 "GroupAdd",
+						 "BlkioWeight",
+						 "BlkioWeightDevice",
+						 "BlkioDeviceReadBps",
+						 "BlkioDeviceWriteBps",
+						 "BlkioDeviceReadIOps",
+						 "BlkioDeviceWriteIOps",
+						 "CpuRealtimePeriod",
+						 "CpuRealtimeRuntime",
+						 "CpuCount",
+						 "CpuPercent",
+						 "IOMaximumIOps",
+						 "IOMaximumBandwidth" };
 	const char *network = json_str(host, "NetworkMode", "default");
 	const char *runtime = json_str(host, "Runtime", "");
 	static const char *const modes[] = { "PidMode", "IpcMode" };
 
 	for (size_t i = 0; i < ARRAY_LEN(host_keys); i++)
 		if (json_nonempty(json_object_get(host, host_keys[i])))
-			return err_set(err, ENOSYS, "HostConfig.%s is not supported by this version of Walnut", host_keys[i]);
+			return err_set(err, ENOSYS, "HostConfig.%s is not supported by this version of Walnut",
+				       host_keys[i]);
 	if (json_nonempty(json_object_get(config, "Volumes")))
 		return err_set(err, ENOSYS, "Volumes are not supported by this version of Walnut");
 	const json_t *health = json_object_get(json_object_get(config, "Healthcheck"), "Test");
@@ -317,7 +355,8 @@ static int container_refuse(const json_t *config, const json_t *host, enum engin
 		const char *mode = json_str(host, modes[i], "");
 
 		if (*mode && strcmp(mode, "private") && (strcmp(mode, "shareable") || i == 0))
-			return err_set(err, ENOSYS, "HostConfig.%s=%s is not supported by this version of Walnut", modes[i], mode);
+			return err_set(err, ENOSYS, "HostConfig.%s=%s is not supported by this version of Walnut",
+				       modes[i], mode);
 	}
 	if (check_log(json_object_get(host, "LogConfig"), err) ||
 	    check_storage(json_object_get(host, "StorageOpt"), isolation, err) ||
@@ -341,12 +380,12 @@ static void merge_env(json_t *config, const json_t *image)
 		env = json_array();
 		(void)json_object_set_new(config, "Env", env);
 	}
-	json_array_foreach (json_object_get(image, "Env"), i, v) {
+	json_array_foreach(json_object_get(image, "Env"), i, v) {
 		const char *text = json_string_value(v) ?: "";
 		size_t n = strcspn(text, "=");
 		bool have = false;
 
-		json_array_foreach (env, j, w) {
+		json_array_foreach(env, j, w) {
 			const char *other = json_string_value(w) ?: "";
 
 			have = have || (strcspn(other, "=") == n && !strncmp(other, text, n));
@@ -360,7 +399,8 @@ static int container_merge(json_t *config, const json_t *image, struct err *err)
 {
 	static const char *const keys[] = { "User", "WorkingDir", "StopSignal", "ExposedPorts" };
 	const json_t *entry = json_object_get(config, "Entrypoint");
-	json_t *labels = json_object_get(image, "Labels") ? json_deep_copy(json_object_get(image, "Labels")) : json_object();
+	json_t *labels =
+		json_object_get(image, "Labels") ? json_deep_copy(json_object_get(image, "Labels")) : json_object();
 
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
 		merge_default(config, image, keys[i]);
@@ -419,14 +459,18 @@ static void container_defaults(struct engine_container *c)
 {
 	static const struct {
 		const char *key, *json;
-	} defaults[] = { { "NetworkMode", "\"default\"" }, { "IpcMode", "\"private\"" }, { "CgroupnsMode", "\"private\"" },
-			 { "ShmSize", "67108864" }, { "LogConfig", "{\"Type\":\"json-file\",\"Config\":{}}" },
+	} defaults[] = { { "NetworkMode", "\"default\"" },
+			 { "IpcMode", "\"private\"" },
+			 { "CgroupnsMode", "\"private\"" },
+			 { "ShmSize", "67108864" },
+			 { "LogConfig", "{\"Type\":\"json-file\",\"Config\":{}}" },
 			 { "RestartPolicy", "{\"Name\":\"no\",\"MaximumRetryCount\":0}" } };
 
 	for (size_t i = 0; i < ARRAY_LEN(defaults); i++) {
 		const json_t *have = json_object_get(c->host_config, defaults[i].key);
 
-		if (!json_nonempty(have) || (json_is_object(have) && !*json_str(have, "Type", json_str(have, "Name", ""))))
+		if (!json_nonempty(have) ||
+		    (json_is_object(have) && !*json_str(have, "Type", json_str(have, "Name", ""))))
 			(void)json_object_set_new(c->host_config, defaults[i].key,
 						  json_loads(defaults[i].json, JSON_DECODE_ANY, NULL));
 	}
@@ -450,7 +494,8 @@ static int container_make(struct engine_container *c, const json_t *body, struct
 	(void)json_object_del(c->config, "HostConfig");
 	(void)json_object_del(c->config, "NetworkingConfig");
 	if (parse_isolation(e, json_str(host, "Isolation", ""), &c->isolation, err) ||
-	    container_refuse(c->config, c->host_config, c->isolation, err) || container_check_limits(c->host_config, err))
+	    container_refuse(c->config, c->host_config, c->isolation, err) ||
+	    container_check_limits(c->host_config, err))
 		return -err->code;
 	const struct image *im = image_find(e->images, ref, err);
 
@@ -461,7 +506,8 @@ static int container_make(struct engine_container *c, const json_t *body, struct
 
 	if (container_merge(c->config, image_config, err))
 		return -err->code;
-	if (*json_str(c->config, "StopSignal", "") && engine_signal_number(json_str(c->config, "StopSignal", ""), err) < 0)
+	if (*json_str(c->config, "StopSignal", "") &&
+	    engine_signal_number(json_str(c->config, "StopSignal", ""), err) < 0)
 		return -err->code;
 	container_defaults(c);
 	if (!c->image_id || container_paths(c))
@@ -524,7 +570,8 @@ int engine_container_rename(struct engine_container *c, const char *name, struct
 struct engine_waiter *engine_container_wait(struct engine_container *c, enum engine_wait condition, engine_wait_fn fn,
 					    void *arg)
 {
-	if (condition == ENGINE_WAIT_NOT_RUNNING && !container_live(c) && !c->starting && c->state != ENGINE_RESTARTING) {
+	if (condition == ENGINE_WAIT_NOT_RUNNING && !container_live(c) && !c->starting &&
+	    c->state != ENGINE_RESTARTING) {
 		fn(c->exit_code, c->error, arg);
 		return NULL;
 	}
@@ -602,7 +649,9 @@ static int start_exit_code(const struct err *err)
 	if (strstr(err->msg, "executable file not found") || strstr(err->msg, "no such file or directory") ||
 	    strstr(err->msg, "No such file or directory"))
 		return 127;
-	return err->code == EACCES || strstr(err->msg, "permission denied") || strstr(err->msg, "Permission denied") ? 126 : 128;
+	return err->code == EACCES || strstr(err->msg, "permission denied") || strstr(err->msg, "Permission denied")
+		       ? 126
+		       : 128;
 }
 
 static void container_maybe_remove(struct engine_container *c)
@@ -694,8 +743,10 @@ static json_t *container_vm(struct engine_container *c, struct err *err)
 	(void)snprintf(kernel, sizeof(kernel), "%s/vmlinux", dir);
 	(void)snprintf(initrd, sizeof(initrd), "%s/initramfs.cpio", dir);
 	if (access(kernel, R_OK) || access(initrd, R_OK)) {
-		(void)err_set(err, ENOENT, "hyperv isolation needs the guest kernel and initramfs (vmlinux, initramfs.cpio: 'make nano' builds them), "
-			      "which are not there; set WALNUT_NANO_DIR to their folder");
+		(void)err_set(
+			err, ENOENT,
+			"hyperv isolation needs the guest kernel and initramfs (vmlinux, initramfs.cpio: 'make nano' builds them), "
+			"which are not there; set WALNUT_NANO_DIR to their folder");
 		err->code = EIO;
 		return NULL;
 	}
@@ -716,7 +767,9 @@ static int container_init(struct engine_container *c, char **out, struct err *er
 		if (!access(path, X_OK))
 			*out = strdup(path);
 	}
-	return *out ? 0 : err_set(err, EIO, "--init needs the program walnut-init ('make nano' builds it), which is not beside walnutd");
+	return *out ? 0
+		    : err_set(err, EIO,
+			      "--init needs the program walnut-init ('make nano' builds it), which is not beside walnutd");
 }
 
 static json_t *container_start_params(struct engine_container *c, json_t *spec, bool seccomp, struct err *err)
@@ -738,13 +791,14 @@ static json_t *container_start_params(struct engine_container *c, json_t *spec, 
 
 	if (!layers || !vm)
 		return NULL;
-	json_t *p = json_pack("{s:O, s:s, s:b, s:b, s:{s:s, s:s, s:I, s:i}, s:{s:O}, s:s+, s:b, s:{s:i, s:i}}", "spec", spec,
-			      "isolation", engine_isolation_name(c->isolation), "stdin_open",
-			      json_bool(c->config, "OpenStdin", false), "stdin_once", json_bool(c->config, "StdinOnce", false),
-			      "log", "driver", json_str(log, "Type", "json-file"), "path", c->log_path, "max_size",
-			      (json_int_t)max_size, "max_file",
-			      atoi(json_str(log_options, "max-file", "1")), "rootfs", "layers", layers, "cgroup_path", "/walnut/",
-			      c->id, "seccomp", seccomp, "console", "height", c->console_height, "width", c->console_width);
+	json_t *p = json_pack("{s:O, s:s, s:b, s:b, s:{s:s, s:s, s:I, s:i}, s:{s:O}, s:s+, s:b, s:{s:i, s:i}}", "spec",
+			      spec, "isolation", engine_isolation_name(c->isolation), "stdin_open",
+			      json_bool(c->config, "OpenStdin", false), "stdin_once",
+			      json_bool(c->config, "StdinOnce", false), "log", "driver",
+			      json_str(log, "Type", "json-file"), "path", c->log_path, "max_size", (json_int_t)max_size,
+			      "max_file", atoi(json_str(log_options, "max-file", "1")), "rootfs", "layers", layers,
+			      "cgroup_path", "/walnut/", c->id, "seccomp", seccomp, "console", "height",
+			      c->console_height, "width", c->console_width);
 	json_t *rootfs = json_object_get(p, "rootfs");
 	char path[PATH_MAX];
 
@@ -1071,7 +1125,7 @@ void engine_container_update(struct engine_container *c, const json_t *body, eng
 	const char *key;
 	json_t *v;
 
-	json_object_foreach ((json_t *)body, key, v)
+	json_object_foreach((json_t *)body, key, v)
 		if (json_nonempty(v))
 			(void)json_object_set(c->host_config, key, v);
 	engine_container_save(c);
@@ -1079,8 +1133,10 @@ void engine_container_update(struct engine_container *c, const json_t *body, eng
 	CLEAN_JSON json_t *spec = container_live(c) && c->shim ? spec_build(c, &err) : NULL;
 
 	if (spec)
-		container_ask(c, "update", json_pack("{s:O}", "resources", json_object_get(json_object_get(spec, "linux"),
-				"resources")), 0, done, arg);
+		container_ask(
+			c, "update",
+			json_pack("{s:O}", "resources", json_object_get(json_object_get(spec, "linux"), "resources")),
+			0, done, arg);
 	else
 		done(c, err.code ? &err : NULL, arg);
 }
@@ -1141,8 +1197,10 @@ void engine_container_remove(struct engine_container *c, bool force, engine_done
 	if (c->removing)
 		(void)err_set(&err, EBUSY, "removal of container %s is already in progress", c->id);
 	else if ((container_live(c) || c->starting || c->state == ENGINE_RESTARTING) && !force)
-		(void)err_set(&err, EBUSY, "cannot remove container \"%s\": container is %s: stop the container before "
-			      "removing or force remove", c->name, state_names[c->state]);
+		(void)err_set(&err, EBUSY,
+			      "cannot remove container \"%s\": container is %s: stop the container before "
+			      "removing or force remove",
+			      c->name, state_names[c->state]);
 	if (err.code) {
 		if (done)
 			done(c, &err, arg);
@@ -1193,7 +1251,7 @@ static int adopt_one(struct engine *e, const char *id, const char *name, json_t 
 	c->image_id = strdup(json_str(config, "ImageID", ""));
 	c->created_ns = json_int(config, "Created", 0);
 	c->isolation = !strcmp(json_str(c->host_config, "Isolation", ""), "hyperv") ? ENGINE_ISOLATION_HYPERV
-										   : ENGINE_ISOLATION_PROCESS;
+										    : ENGINE_ISOLATION_PROCESS;
 	while (c->state < ENGINE_DEAD && strcmp(state_names[c->state], status))
 		c->state++;
 	c->started_ns = json_int(state, "StartedAt", 0);
@@ -1224,8 +1282,8 @@ int engine_container_adopt_all(struct engine *e, struct err *err)
 			else
 				shim_client_call(c->shim, "hello", NULL, NULL, 0, adopt_hello, c);
 		} else if (c->state == ENGINE_RESTARTING ||
-			   (c->state == ENGINE_EXITED && (!strcmp(policy, "always") ||
-							 (!strcmp(policy, "unless-stopped") && !c->manual_stop)))) {
+			   (c->state == ENGINE_EXITED &&
+			    (!strcmp(policy, "always") || (!strcmp(policy, "unless-stopped") && !c->manual_stop)))) {
 			c->state = ENGINE_EXITED;
 			engine_container_start(c, NULL, NULL);
 		} else if (json_bool(c->host_config, "AutoRemove", false) && c->state != ENGINE_CREATED) {
@@ -1248,7 +1306,8 @@ int engine_signal_number(const char *name, struct err *err)
 	for (int i = 1; i < 32; i++)
 		if (sigabbrev_np(i) && !strcasecmp(sigabbrev_np(i), text))
 			return i;
-	if (!strncasecmp(text, "RTMIN", 5) && (!text[5] || text[5] == '+') && atoi(text + 5) >= 0 && atoi(text + 5) < 31)
+	if (!strncasecmp(text, "RTMIN", 5) && (!text[5] || text[5] == '+') && atoi(text + 5) >= 0 &&
+	    atoi(text + 5) < 31)
 		return 34 + atoi(text + 5);
 	return err_set(err, EINVAL, "Invalid signal: %s", name);
 }

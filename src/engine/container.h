@@ -36,10 +36,10 @@ struct engine_container {
 	struct engine_container *next;
 	struct engine *engine;
 	char id[65];
-	char *name;	     /* without "/" */
-	json_t *config;	     /* Docker's Config, image defaults merged in */
+	char *name;          /* without "/" */
+	json_t *config;      /* Docker's Config, image defaults merged in */
 	json_t *host_config; /* Docker's HostConfig, all fields */
-	char *image_id;	     /* "sha256:..." */
+	char *image_id;      /* "sha256:..." */
 	enum engine_isolation isolation;
 	enum engine_state state;
 	int64_t created_ns, started_ns, finished_ns;

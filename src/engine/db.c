@@ -73,7 +73,8 @@ int db_put_container(struct engine *e, const char *id, const char *name, json_t 
 		return err_sys(err, ENOMEM, "write the database");
 	if (sqlite3_prepare_v2(e->db,
 			       "INSERT INTO container(id,name,config,state) VALUES(?1,?2,?3,?4) ON CONFLICT(id) "
-			       "DO UPDATE SET name=?2,config=?3,state=?4", -1, &s, NULL) != SQLITE_OK ||
+			       "DO UPDATE SET name=?2,config=?3,state=?4",
+			       -1, &s, NULL) != SQLITE_OK ||
 	    sqlite3_bind_text(s, 1, id, -1, SQLITE_STATIC) != SQLITE_OK ||
 	    sqlite3_bind_text(s, 2, name, -1, SQLITE_STATIC) != SQLITE_OK ||
 	    sqlite3_bind_text(s, 3, config_text, -1, SQLITE_STATIC) != SQLITE_OK ||
@@ -92,24 +93,28 @@ int db_delete_container(struct engine *e, const char *id, struct err *err)
 	return 0;
 }
 
-int db_each_container(struct engine *e, int (*fn)(struct engine *, const char *id, const char *name, json_t *config,
-						  json_t *state), struct err *err)
+int db_each_container(struct engine *e,
+		      int (*fn)(struct engine *, const char *id, const char *name, json_t *config, json_t *state),
+		      struct err *err)
 {
 	CLEAN_STMT sqlite3_stmt *s = NULL;
 	int rc;
 
-	if (sqlite3_prepare_v2(e->db, "SELECT id,name,config,state FROM container ORDER BY seq", -1, &s, NULL) != SQLITE_OK)
+	if (sqlite3_prepare_v2(e->db, "SELECT id,name,config,state FROM container ORDER BY seq", -1, &s, NULL) !=
+	    SQLITE_OK)
 		return db_fail(e, err, "read");
 	while ((rc = sqlite3_step(s)) == SQLITE_ROW) {
 		const char *config_text = (const char *)sqlite3_column_text(s, 2);
 		const char *state_text = (const char *)sqlite3_column_text(s, 3);
-		CLEAN_JSON json_t *config = json_parse(config_text, strlen(config_text), "container in the database", err);
-		CLEAN_JSON json_t *state = config ? json_parse(state_text, strlen(state_text), "state in the database", err)
-						  : NULL;
+		CLEAN_JSON json_t *config =
+			json_parse(config_text, strlen(config_text), "container in the database", err);
+		CLEAN_JSON json_t *state =
+			config ? json_parse(state_text, strlen(state_text), "state in the database", err) : NULL;
 
 		if (!config || !state)
 			return -err->code;
-		rc = fn(e, (const char *)sqlite3_column_text(s, 0), (const char *)sqlite3_column_text(s, 1), config, state);
+		rc = fn(e, (const char *)sqlite3_column_text(s, 0), (const char *)sqlite3_column_text(s, 1), config,
+			state);
 		if (rc < 0)
 			return err_sys(err, -rc, "read a container from the database");
 	}

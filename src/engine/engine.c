@@ -107,17 +107,17 @@ json_t *filters_parse(const char *text, struct err *err)
 		(void)err_set(err, EINVAL, "invalid filter: not a JSON object");
 		return NULL;
 	}
-	json_object_foreach (in, key, values) {
+	json_object_foreach(in, key, values) {
 		json_t *list = json_array();
 		const char *value;
 		json_t *v;
 		size_t i;
 
 		if (json_is_object(values))
-			json_object_foreach (values, value, v)
+			json_object_foreach(values, value, v)
 				(void)json_array_append_new(list, json_string(value));
 		else
-			json_array_foreach (values, i, v)
+			json_array_foreach(values, i, v)
 				if (json_is_string(v))
 					(void)json_array_append(list, v);
 		(void)json_object_set_new(out, key, list);
@@ -130,7 +130,7 @@ int filters_known(const json_t *filters, const char *const *keys, struct err *er
 	const char *key;
 	json_t *v;
 
-	json_object_foreach ((json_t *)filters, key, v) {
+	json_object_foreach((json_t *)filters, key, v) {
 		const char *const *k = keys;
 
 		while (*k && strcmp(*k, key))
@@ -149,7 +149,7 @@ bool filters_match(const json_t *filters, const char *key, const char *value)
 
 	if (!json_array_size(list))
 		return true;
-	json_array_foreach (list, i, v)
+	json_array_foreach(list, i, v)
 		if (!strcmp(json_string_value(v), value))
 			return true;
 	return false;
@@ -160,7 +160,7 @@ bool filters_match_labels(const json_t *filters, const json_t *labels)
 	size_t i;
 	json_t *v;
 
-	json_array_foreach (json_object_get(filters, "label"), i, v) {
+	json_array_foreach(json_object_get(filters, "label"), i, v) {
 		CLEAN_FREE char *key = strdup(json_string_value(v));
 		char *eq = key ? strchr(key, '=') : NULL;
 

@@ -28,11 +28,11 @@ struct events;
 enum engine_isolation { ENGINE_ISOLATION_PROCESS, ENGINE_ISOLATION_HYPERV };
 
 struct engine_config {
-	char *host;	      /* "unix:///run/walnut/walnut.sock" */
-	char *data_root;      /* "/var/lib/walnut" */
-	char *exec_root;      /* "/run/walnut" */
-	char *accelerator;    /* "auto", "kvm", "software" */
-	char *log_level;      /* "info" */
+	char *host;                      /* "unix:///run/walnut/walnut.sock" */
+	char *data_root;                 /* "/var/lib/walnut" */
+	char *exec_root;                 /* "/run/walnut" */
+	char *accelerator;               /* "auto", "kvm", "software" */
+	char *log_level;                 /* "info" */
 	enum engine_isolation isolation; /* the default */
 };
 
@@ -40,16 +40,16 @@ struct engine {
 	struct loop *loop;
 	struct engine_config config;
 	sqlite3 *db;
-	struct image_store *images;	      /* see image/image.h; NULL only in unit tests */
+	struct image_store *images;          /* see image/image.h; NULL only in unit tests */
 	struct engine_container *containers; /* newest first */
 	struct engine_exec *execs;
 	struct events *events;
-	char id[40];			      /* of this installation, kept in the database */
+	char id[40]; /* of this installation, kept in the database */
 	int64_t started_ns;
 	char *self_dir; /* folder of walnutd's executable */
-	void *seccomp;	/* cache: compiled default profile */
+	void *seccomp;  /* cache: compiled default profile */
 	size_t seccomp_size;
-	char *seccomp_key;  /* the capabilities it was compiled for, as JSON text */
+	char *seccomp_key; /* the capabilities it was compiled for, as JSON text */
 };
 
 /* engine_open - open database and images, adopt running containers. Return: 0 with *out. */
@@ -91,7 +91,8 @@ void events_emit(struct engine *e, const char *type, const char *action, const c
 typedef void (*events_fn)(const json_t *event, void *arg);
 struct events_subscriber;
 /* events_replay - call @fn for remembered events in [since_ns, until_ns] (until 0: no end) that match @filters. */
-void events_replay(struct engine *e, int64_t since_ns, int64_t until_ns, const json_t *filters, events_fn fn, void *arg);
+void events_replay(struct engine *e, int64_t since_ns, int64_t until_ns, const json_t *filters, events_fn fn,
+		   void *arg);
 /* events_subscribe - call @fn for each coming event that matches (filters: new reference kept). NULL without memory. */
 struct events_subscriber *events_subscribe(struct engine *e, json_t *filters, events_fn fn, void *arg);
 void events_unsubscribe(struct events_subscriber *s);
@@ -105,7 +106,8 @@ int db_put_container(struct engine *e, const char *id, const char *name, json_t 
 		     struct err *err) MUST_CHECK;
 int db_delete_container(struct engine *e, const char *id, struct err *err) MUST_CHECK;
 /* db_each_container - @fn for each row, oldest first. */
-int db_each_container(struct engine *e, int (*fn)(struct engine *, const char *id, const char *name, json_t *config,
-						  json_t *state), struct err *err) MUST_CHECK;
+int db_each_container(struct engine *e,
+		      int (*fn)(struct engine *, const char *id, const char *name, json_t *config, json_t *state),
+		      struct err *err) MUST_CHECK;
 
 #endif

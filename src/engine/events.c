@@ -71,7 +71,7 @@ static bool event_names(const json_t *event, const json_t *filters, const char *
 		return true;
 	if (strcmp(json_str(event, "Type", ""), key))
 		return false;
-	json_array_foreach (list, i, v) {
+	json_array_foreach(list, i, v) {
 		const char *want = json_string_value(v);
 
 		if (!strcmp(want, name) || (*want && !strncmp(id, want, strlen(want))))
@@ -89,7 +89,7 @@ static bool event_action(const json_t *event, const json_t *filters)
 
 	if (!json_array_size(list))
 		return true;
-	json_array_foreach (list, i, v) {
+	json_array_foreach(list, i, v) {
 		size_t n = strlen(json_string_value(v));
 
 		/* "exec_create" stands for "exec_create: CMD" */
@@ -128,9 +128,9 @@ void events_emit(struct engine *e, const char *type, const char *action, const c
 	struct events *ev = e->events;
 	int64_t now = engine_now_ns();
 	const char *image = json_str(attributes, "image", NULL);
-	json_t *event = json_pack("{s:s, s:s, s:{s:s, s:o}, s:s, s:I, s:I}", "Type", type, "Action", action, "Actor", "ID",
-				  actor_id, "Attributes", attributes ? attributes : json_object(), "scope", "local", "time",
-				  (json_int_t)(now / 1000000000), "timeNano", (json_int_t)now);
+	json_t *event = json_pack("{s:s, s:s, s:{s:s, s:o}, s:s, s:I, s:I}", "Type", type, "Action", action, "Actor",
+				  "ID", actor_id, "Attributes", attributes ? attributes : json_object(), "scope",
+				  "local", "time", (json_int_t)(now / 1000000000), "timeNano", (json_int_t)now);
 
 	if (!event)
 		return;

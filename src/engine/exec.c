@@ -89,8 +89,8 @@ void engine_exec_start(struct engine_exec *x, int sock, bool tty, json_t *consol
 	call->done = done;
 	call->arg = arg;
 	x->started = x->running = true;
-	json_t *params = json_pack("{s:s, s:o, s:b, s:b, s:b, s:b, s:s, s:o}", "exec_id", x->id, "process", process, "stdin",
-				   attached && json_bool(x->config, "AttachStdin", false), "stdout",
+	json_t *params = json_pack("{s:s, s:o, s:b, s:b, s:b, s:b, s:s, s:o}", "exec_id", x->id, "process", process,
+				   "stdin", attached && json_bool(x->config, "AttachStdin", false), "stdout",
 				   attached && json_bool(x->config, "AttachStdout", false), "stderr",
 				   attached && json_bool(x->config, "AttachStderr", false), "mux", !tty, "detach_keys",
 				   json_str(x->config, "DetachKeys", ""), "console",
@@ -106,15 +106,15 @@ json_t *engine_exec_inspect(const struct engine_exec *x)
 
 	for (size_t i = 1; i < json_array_size(cmd); i++)
 		(void)json_array_append(arguments, json_array_get(cmd, i));
-	return json_pack("{s:s, s:b, s:o, s:{s:b, s:s, s:o, s:o, s:b}, s:b, s:b, s:b, s:b, s:s, s:s, s:i}", "ID", x->id,
-			 "Running", x->running, "ExitCode",
-			 x->started && !x->running ? json_integer(x->exit_code) : json_null(), "ProcessConfig", "tty",
-			 json_bool(x->config, "Tty", false), "entrypoint", json_string_value(json_array_get(cmd, 0)) ?: "",
-			 "arguments", arguments, "user", json_string(json_str(x->config, "User", "")), "privileged",
-			 json_bool(x->config, "Privileged", false), "OpenStdin", json_bool(x->config, "AttachStdin", false),
-			 "OpenStderr", json_bool(x->config, "AttachStderr", false), "OpenStdout",
-			 json_bool(x->config, "AttachStdout", false), "CanRemove", false, "ContainerID", x->container->id,
-			 "DetachKeys", "", "Pid", (int)x->pid);
+	return json_pack(
+		"{s:s, s:b, s:o, s:{s:b, s:s, s:o, s:o, s:b}, s:b, s:b, s:b, s:b, s:s, s:s, s:i}", "ID", x->id,
+		"Running", x->running, "ExitCode", x->started && !x->running ? json_integer(x->exit_code) : json_null(),
+		"ProcessConfig", "tty", json_bool(x->config, "Tty", false), "entrypoint",
+		json_string_value(json_array_get(cmd, 0)) ?: "", "arguments", arguments, "user",
+		json_string(json_str(x->config, "User", "")), "privileged", json_bool(x->config, "Privileged", false),
+		"OpenStdin", json_bool(x->config, "AttachStdin", false), "OpenStderr",
+		json_bool(x->config, "AttachStderr", false), "OpenStdout", json_bool(x->config, "AttachStdout", false),
+		"CanRemove", false, "ContainerID", x->container->id, "DetachKeys", "", "Pid", (int)x->pid);
 }
 
 void engine_exec_ended(struct engine *e, const char *exec_id, int exit_code)

@@ -13,13 +13,14 @@ static json_t *inspect_network(const struct engine_container *c)
 
 	if (!strcmp(mode, "default"))
 		mode = "bridge";
-	return json_pack("{s:s, s:s, s:{}, s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:{s:{s:n, s:n, s:n, s:s, s:s, s:s, s:s, s:s, "
-			 "s:i, s:s, s:s, s:i, s:n}}}",
-			 "Bridge", "", "SandboxID", "", "Ports", "SandboxKey", "", "EndpointID", "", "Gateway", "",
-			 "GlobalIPv6PrefixLen", 0, "IPAddress", "", "IPPrefixLen", 0, "MacAddress", "", "Networks", mode,
-			 "IPAMConfig", "Links", "Aliases", "MacAddress", "", "NetworkID", "", "EndpointID", "", "Gateway", "",
-			 "IPAddress", "", "IPPrefixLen", 0, "IPv6Gateway", "", "GlobalIPv6Address", "", "GlobalIPv6PrefixLen", 0,
-			 "DNSNames");
+	return json_pack(
+		"{s:s, s:s, s:{}, s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:{s:{s:n, s:n, s:n, s:s, s:s, s:s, s:s, s:s, "
+		"s:i, s:s, s:s, s:i, s:n}}}",
+		"Bridge", "", "SandboxID", "", "Ports", "SandboxKey", "", "EndpointID", "", "Gateway", "",
+		"GlobalIPv6PrefixLen", 0, "IPAddress", "", "IPPrefixLen", 0, "MacAddress", "", "Networks", mode,
+		"IPAMConfig", "Links", "Aliases", "MacAddress", "", "NetworkID", "", "EndpointID", "", "Gateway", "",
+		"IPAddress", "", "IPPrefixLen", 0, "IPv6Gateway", "", "GlobalIPv6Address", "", "GlobalIPv6PrefixLen", 0,
+		"DNSNames");
 }
 
 static json_t *inspect_state(const struct engine_container *c)
@@ -27,11 +28,12 @@ static json_t *inspect_state(const struct engine_container *c)
 	char started[40], finished[40];
 	bool restarting = c->state == ENGINE_RESTARTING;
 
-	return json_pack("{s:s, s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:s}", "Status", engine_state_name(c->state),
-			 "Running", c->state == ENGINE_RUNNING || c->state == ENGINE_PAUSED || restarting, "Paused",
-			 c->state == ENGINE_PAUSED, "Restarting", restarting, "OOMKilled", c->oom_killed, "Dead",
-			 c->state == ENGINE_DEAD, "Pid", (int)c->pid, "ExitCode", c->exit_code, "Error", c->error, "StartedAt",
-			 engine_time_text(c->started_ns, started), "FinishedAt", engine_time_text(c->finished_ns, finished));
+	return json_pack(
+		"{s:s, s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:s}", "Status", engine_state_name(c->state),
+		"Running", c->state == ENGINE_RUNNING || c->state == ENGINE_PAUSED || restarting, "Paused",
+		c->state == ENGINE_PAUSED, "Restarting", restarting, "OOMKilled", c->oom_killed, "Dead",
+		c->state == ENGINE_DEAD, "Pid", (int)c->pid, "ExitCode", c->exit_code, "Error", c->error, "StartedAt",
+		engine_time_text(c->started_ns, started), "FinishedAt", engine_time_text(c->finished_ns, finished));
 }
 
 json_t *engine_container_inspect(struct engine_container *c, bool size)
@@ -51,17 +53,19 @@ json_t *engine_container_inspect(struct engine_container *c, bool size)
 	for (struct engine_exec *x = c->engine->execs; x; x = x->next)
 		if (x->container == c && x->running)
 			(void)json_array_append_new(execs, json_string(x->id));
-	json_t *j = json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s+, s:s+, s:s+, s:s, s:s+, s:i, s:s, s:s, s:s, s:s, s:s, s:o}", "Id",
-			      c->id, "Created", engine_time_text(c->created_ns, created), "Path", json_string_value(keep), "Args",
-			      all, "State", inspect_state(c), "Image", c->image_id, "ResolvConfPath", c->data_dir,
-			      "/resolv.conf", "HostnamePath", c->data_dir, "/hostname", "HostsPath", c->data_dir, "/hosts",
-			      "LogPath", c->log_path, "Name", "/", c->name, "RestartCount", c->restart_count, "Driver",
-			      "erofs-overlay", "Platform", "linux", "MountLabel", "", "ProcessLabel", "", "AppArmorProfile", "",
-			      "ExecIDs", json_array_size(execs) ? execs : json_null());
+	json_t *j = json_pack(
+		"{s:s, s:s, s:s, s:o, s:o, s:s, s:s+, s:s+, s:s+, s:s, s:s+, s:i, s:s, s:s, s:s, s:s, s:s, s:o}", "Id",
+		c->id, "Created", engine_time_text(c->created_ns, created), "Path", json_string_value(keep), "Args",
+		all, "State", inspect_state(c), "Image", c->image_id, "ResolvConfPath", c->data_dir, "/resolv.conf",
+		"HostnamePath", c->data_dir, "/hostname", "HostsPath", c->data_dir, "/hosts", "LogPath", c->log_path,
+		"Name", "/", c->name, "RestartCount", c->restart_count, "Driver", "erofs-overlay", "Platform", "linux",
+		"MountLabel", "", "ProcessLabel", "", "AppArmorProfile", "", "ExecIDs",
+		json_array_size(execs) ? execs : json_null());
 
 	(void)json_object_set(j, "HostConfig", c->host_config);
-	(void)json_object_set_new(j, "GraphDriver", json_pack("{s:s, s:{s:s+}}", "Name", "erofs-overlay", "Data", "Dir",
-							      c->data_dir, ""));
+	(void)json_object_set_new(
+		j, "GraphDriver",
+		json_pack("{s:s, s:{s:s+}}", "Name", "erofs-overlay", "Data", "Dir", c->data_dir, ""));
 	(void)json_object_set_new(j, "Mounts", json_array());
 	(void)json_object_set(j, "Config", c->config);
 	(void)json_object_set_new(j, "NetworkSettings", inspect_network(c));
@@ -123,16 +127,16 @@ json_t *engine_container_summary(struct engine_container *c, bool size)
 	json_t *v;
 
 	(void)!buf_puts(&command, json_str(full, "Path", ""));
-	json_array_foreach (json_object_get(full, "Args"), i, v)
+	json_array_foreach(json_object_get(full, "Args"), i, v)
 		(void)!buf_printf(&command, " %s", json_string_value(v) ?: "");
 	status_text(c, status, sizeof(status));
-	json_t *j = json_pack("{s:s, s:[s+], s:O, s:s, s:s, s:I, s:[], s:O, s:s, s:s, s:{s:s}, s:{s:O}, s:[]}", "Id", c->id,
-			      "Names", "/", c->name, "Image", json_object_get(c->config, "Image"), "ImageID", c->image_id,
-			      "Command", buf_bytes(&command), "Created", (json_int_t)(c->created_ns / 1000000000), "Ports",
-			      "Labels", json_object_get(c->config, "Labels"), "State", engine_state_name(c->state), "Status",
-			      status, "HostConfig", "NetworkMode", json_str(c->host_config, "NetworkMode", "default"),
-			      "NetworkSettings", "Networks", json_object_get(json_object_get(full, "NetworkSettings"), "Networks"),
-			      "Mounts");
+	json_t *j = json_pack(
+		"{s:s, s:[s+], s:O, s:s, s:s, s:I, s:[], s:O, s:s, s:s, s:{s:s}, s:{s:O}, s:[]}", "Id", c->id, "Names",
+		"/", c->name, "Image", json_object_get(c->config, "Image"), "ImageID", c->image_id, "Command",
+		buf_bytes(&command), "Created", (json_int_t)(c->created_ns / 1000000000), "Ports", "Labels",
+		json_object_get(c->config, "Labels"), "State", engine_state_name(c->state), "Status", status,
+		"HostConfig", "NetworkMode", json_str(c->host_config, "NetworkMode", "default"), "NetworkSettings",
+		"Networks", json_object_get(json_object_get(full, "NetworkSettings"), "Networks"), "Mounts");
 
 	buf_free(&command);
 	if (size) {
@@ -150,7 +154,7 @@ static bool list_any(const json_t *filters, const char *key, const char *value, 
 
 	if (!json_array_size(list))
 		return true;
-	json_array_foreach (list, i, v) {
+	json_array_foreach(list, i, v) {
 		const char *want = json_string_value(v);
 		const char *text = *want == '^' ? want + 1 : want;
 		CLEAN_FREE char *copy = strdup(*text == '/' ? text + 1 : text);
@@ -161,8 +165,9 @@ static bool list_any(const json_t *filters, const char *key, const char *value, 
 			continue;
 		if (end)
 			copy[--n] = 0;
-		if (!part ? !strncmp(value, copy, n) : *want == '^' ? (end ? !strcmp(value, copy) : !strncmp(value, copy, n))
-								    : strstr(value, copy) != NULL)
+		if (!part          ? !strncmp(value, copy, n)
+		    : *want == '^' ? (end ? !strcmp(value, copy) : !strncmp(value, copy, n))
+				   : strstr(value, copy) != NULL)
 			return true;
 	}
 	return false;
@@ -175,7 +180,7 @@ static bool list_ancestor(const struct engine_container *c, const json_t *filter
 
 	if (!json_array_size(json_object_get(filters, "ancestor")))
 		return true;
-	json_array_foreach (json_object_get(filters, "ancestor"), i, v) {
+	json_array_foreach(json_object_get(filters, "ancestor"), i, v) {
 		const struct image *im = image_find(c->engine->images, json_string_value(v), NULL);
 
 		if (im && !strcmp(im->id, c->image_id))
@@ -186,8 +191,9 @@ static bool list_ancestor(const struct engine_container *c, const json_t *filter
 
 json_t *engine_container_list(struct engine *e, bool all, int limit, bool size, const char *text, struct err *err)
 {
-	static const char *const keys[] = { "id", "name", "label", "status", "ancestor", "exited", "isolation", "before", "since",
-					    "is-task", "network", "volume", "publish", "expose", "health", NULL };
+	static const char *const keys[] = { "id",        "name",   "label",  "status",  "ancestor", "exited",
+					    "isolation", "before", "since",  "is-task", "network",  "volume",
+					    "publish",   "expose", "health", NULL };
 	CLEAN_JSON json_t *filters = filters_parse(text, err);
 	const char *before_ref = json_string_value(json_array_get(json_object_get(filters, "before"), 0));
 	const char *since_ref = json_string_value(json_array_get(json_object_get(filters, "since"), 0));
@@ -211,13 +217,14 @@ json_t *engine_container_list(struct engine *e, bool all, int limit, bool size, 
 			continue;
 		if (!list_any(filters, "id", c->id, false) || !list_any(filters, "name", c->name, true) ||
 		    !filters_match_labels(filters, json_object_get(c->config, "Labels")) ||
-		    !filters_match(filters, "status", engine_state_name(c->state)) ||
-		    !list_ancestor(c, filters) || !filters_match(filters, "isolation", engine_isolation_name(c->isolation)) ||
+		    !filters_match(filters, "status", engine_state_name(c->state)) || !list_ancestor(c, filters) ||
+		    !filters_match(filters, "isolation", engine_isolation_name(c->isolation)) ||
 		    !filters_match(filters, "exited", code) || !filters_match(filters, "health", "none") ||
 		    (json_array_size(json_object_get(filters, "exited")) && c->state != ENGINE_EXITED) ||
 		    (before && c->created_ns >= before->created_ns) || (since && c->created_ns <= since->created_ns) ||
 		    !filters_match(filters, "network", json_str(c->host_config, "NetworkMode", "")) ||
-		    json_array_size(json_object_get(filters, "volume")) || json_array_size(json_object_get(filters, "publish")) ||
+		    json_array_size(json_object_get(filters, "volume")) ||
+		    json_array_size(json_object_get(filters, "publish")) ||
 		    json_array_size(json_object_get(filters, "expose")))
 			continue;
 		(void)json_array_append_new(list, engine_container_summary(c, size));

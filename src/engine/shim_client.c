@@ -171,7 +171,7 @@ static struct shim_client *shim_client_new(struct engine_container *c, int *fd, 
 static _Noreturn void shim_child(const char *path, struct engine_container *c, int sock)
 {
 	char *const argv[] = { (char *)"walnut-shim", (char *)"--id", c->id, (char *)"--run-dir", c->run_dir,
-			       (char *)"--data-dir", c->data_dir, NULL };
+			       (char *)"--data-dir",  c->data_dir,    NULL };
 	sigset_t none;
 
 	(void)sigemptyset(&none);

@@ -70,7 +70,7 @@ static bool env_has(const json_t *env, const char *name)
 	size_t i, n = strlen(name);
 	json_t *v;
 
-	json_array_foreach (env, i, v)
+	json_array_foreach(env, i, v)
 		if (!strncmp(json_string_value(v) ?: "", name, n) && json_string_value(v)[n] == '=')
 			return true;
 	return false;
@@ -85,19 +85,20 @@ static json_t *spec_env(const json_t *config, bool tty, const json_t *more)
 	json_t *v, *w;
 
 	if (!env_has(own, "PATH"))
-		(void)json_array_append_new(env, json_string("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+		(void)json_array_append_new(
+			env, json_string("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
 	if (!env_has(own, "HOSTNAME"))
 		(void)json_array_append_new(env, json_sprintf("HOSTNAME=%s", json_str(config, "Hostname", "")));
 	if (tty && !env_has(own, "TERM"))
 		(void)json_array_append_new(env, json_string("TERM=xterm"));
-	json_array_foreach (own, i, v)
+	json_array_foreach(own, i, v)
 		if (strchr(json_string_value(v) ?: "", '='))
 			(void)json_array_append(env, v);
-	json_array_foreach (more, i, v) {
+	json_array_foreach(more, i, v) {
 		const char *text = json_string_value(v) ?: "";
 		size_t n = strcspn(text, "=");
 
-		json_array_foreach (env, j, w)
+		json_array_foreach(env, j, w)
 			if (!strncmp(json_string_value(w), text, n) && json_string_value(w)[n] == '=') {
 				(void)json_array_remove(env, j);
 				break;
@@ -119,7 +120,7 @@ static int spec_caps_change(json_t *caps, const json_t *list, bool add, struct e
 	size_t i;
 	json_t *v;
 
-	json_array_foreach (list, i, v) {
+	json_array_foreach(list, i, v) {
 		const char *name = json_string_value(v) ?: "";
 		const char *known;
 
@@ -132,7 +133,8 @@ static int spec_caps_change(json_t *caps, const json_t *list, bool add, struct e
 		int number = oci_capability_number(name);
 
 		if (number < 0 || !(known = oci_capability_name(number)))
-			return err_set(err, EINVAL, "invalid capability: unknown capability to %s: \"%s\"", add ? "add" : "drop", name);
+			return err_set(err, EINVAL, "invalid capability: unknown capability to %s: \"%s\"",
+				       add ? "add" : "drop", name);
 		caps_remove(caps, known);
 		if (add)
 			(void)json_array_append_new(caps, json_string(known));
@@ -155,7 +157,7 @@ static int spec_caps(const json_t *host, json_t *process, struct err *err)
 	size_t i;
 	json_t *v;
 
-	json_array_foreach (add, i, v)
+	json_array_foreach(add, i, v)
 		add_all = add_all || !strcasecmp(json_string_value(v) ?: "", "ALL");
 	if (json_bool(host, "Privileged", false)) {
 		if (spec_caps_change(caps, all, true, err))
@@ -178,7 +180,7 @@ static int spec_security(const json_t *host, json_t *spec, struct err *err)
 	size_t i;
 	json_t *v;
 
-	json_array_foreach (json_object_get(host, "SecurityOpt"), i, v) {
+	json_array_foreach(json_object_get(host, "SecurityOpt"), i, v) {
 		const char *text = json_string_value(v) ?: "";
 
 		if (!strcmp(text, "no-new-privileges") || !strcmp(text, "no-new-privileges:true") ||
@@ -195,7 +197,7 @@ bool spec_uses_seccomp(const struct engine_container *c)
 
 	if (json_bool(c->host_config, "Privileged", false))
 		return false;
-	json_array_foreach (json_object_get(c->host_config, "SecurityOpt"), i, v)
+	json_array_foreach(json_object_get(c->host_config, "SecurityOpt"), i, v)
 		if (!strcmp(json_string_value(v) ?: "", "seccomp=unconfined") ||
 		    !strcmp(json_string_value(v) ?: "", "seccomp:unconfined"))
 			return false;
@@ -243,7 +245,7 @@ static void spec_rlimits(const json_t *host, json_t *process)
 	json_t *list = json_array(), *v;
 	size_t i;
 
-	json_array_foreach (json_object_get(host, "Ulimits"), i, v) {
+	json_array_foreach(json_object_get(host, "Ulimits"), i, v) {
 		CLEAN_FREE char *name = NULL;
 
 		if (asprintf(&name, "RLIMIT_%s", json_str(v, "Name", "")) < 0)
@@ -277,7 +279,8 @@ static int spec_files(struct engine_container *c, json_t *mounts, struct err *er
 	size_t n;
 	CLEAN_FREE char *resolv = fd_read_file(AT_FDCWD, "/etc/resolv.conf", 65536, &n, NULL);
 
-	if (asprintf(&hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
+	if (asprintf(&hosts,
+		     "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
 		     "ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.1.1\t%s%s%s%s%s\n",
 		     host, *domain ? "." : "", domain, *domain ? " " : "", *domain ? host : "") < 0 ||
 	    asprintf(&hostname, "%s\n", host) < 0)
@@ -295,28 +298,31 @@ static void spec_tmpfs(const json_t *host, json_t *mounts)
 	json_t *v;
 	size_t i;
 
-	json_object_foreach (json_object_get(host, "Tmpfs"), target, v) {
+	json_object_foreach(json_object_get(host, "Tmpfs"), target, v) {
 		json_t *options = json_pack("[s,s,s]", "noexec", "nosuid", "nodev");
 		CLEAN_FREE char *text = strdup(json_string_value(v) ?: "");
 		char *save = NULL;
 
 		for (char *o = text ? strtok_r(text, ",", &save) : NULL; o; o = strtok_r(NULL, ",", &save)) {
-			caps_remove(options, !strcmp(o, "exec") ? "noexec" : !strcmp(o, "suid") ? "nosuid" :
-						     !strcmp(o, "dev")	? "nodev" : "");
+			caps_remove(options, !strcmp(o, "exec")   ? "noexec"
+					     : !strcmp(o, "suid") ? "nosuid"
+					     : !strcmp(o, "dev")  ? "nodev"
+								  : "");
 			(void)json_array_append_new(options, json_string(o));
 		}
-		(void)json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:o}", "destination", target, "type", "tmpfs",
-							      "source", "tmpfs", "options", options));
+		(void)json_array_append_new(mounts, json_pack("{s:s, s:s, s:s, s:o}", "destination", target, "type",
+							      "tmpfs", "source", "tmpfs", "options", options));
 	}
-	json_array_foreach (mounts, i, v) {
+	json_array_foreach(mounts, i, v) {
 		if (strcmp(json_str(v, "destination", ""), "/dev/shm"))
 			continue;
 		json_t *options = json_object_get(v, "options"), *o;
 		size_t j;
 
-		json_array_foreach (options, j, o)
+		json_array_foreach(options, j, o)
 			if (!strncmp(json_string_value(o), "size=", 5))
-				(void)json_array_set_new(options, j, json_sprintf("size=%lld", (long long)json_int(host, "ShmSize", 0)));
+				(void)json_array_set_new(
+					options, j, json_sprintf("size=%lld", (long long)json_int(host, "ShmSize", 0)));
 	}
 }
 
@@ -329,10 +335,10 @@ static void spec_privileged(json_t *spec, json_t *linux_object)
 	(void)json_object_set_new(linux_object, "readonlyPaths", json_array());
 	(void)json_object_set_new(json_object_get(linux_object, "resources"), "devices",
 				  json_pack("[{s:b, s:s}]", "allow", true, "access", "rwm"));
-	json_array_foreach (json_object_get(spec, "mounts"), i, v) {
+	json_array_foreach(json_object_get(spec, "mounts"), i, v) {
 		if (strncmp(json_str(v, "destination", ""), "/sys", 4))
 			continue;
-		json_array_foreach (json_object_get(v, "options"), j, o)
+		json_array_foreach(json_object_get(v, "options"), j, o)
 			if (!strcmp(json_string_value(o), "ro"))
 				(void)json_array_set_new(json_object_get(v, "options"), j, json_string("rw"));
 	}
@@ -349,10 +355,14 @@ json_t *spec_build_process(struct engine_container *c, const json_t *x, struct e
 	(void)json_object_set_new(process, "terminal", json_boolean(tty));
 	(void)json_object_set(process, "args", json_object_get(x, "Cmd"));
 	(void)json_object_set_new(process, "env", spec_env(c->config, tty, json_object_get(x, "Env")));
-	(void)json_object_set_new(process, "cwd", json_string(*cwd ? cwd : *json_str(c->config, "WorkingDir", "") ?
-							      json_str(c->config, "WorkingDir", "") : "/"));
-	(void)json_object_set_new(process, "user", json_pack("{s:i, s:i, s:s}", "uid", 0, "gid", 0, "username",
-							     *user ? user : json_str(c->config, "User", "")));
+	(void)json_object_set_new(process, "cwd",
+				  json_string(*cwd ? cwd
+					      : *json_str(c->config, "WorkingDir", "")
+						      ? json_str(c->config, "WorkingDir", "")
+						      : "/"));
+	(void)json_object_set_new(process, "user",
+				  json_pack("{s:i, s:i, s:s}", "uid", 0, "gid", 0, "username",
+					    *user ? user : json_str(c->config, "User", "")));
 	CLEAN_JSON json_t *host = json_copy(c->host_config);
 
 	if (json_bool(x, "Privileged", false))
@@ -383,15 +393,17 @@ json_t *spec_build(struct engine_container *c, struct err *err)
 	}
 	(void)json_object_set_new(process, "env", spec_env(c->config, tty, NULL));
 	(void)json_object_set_new(process, "cwd", json_string(*cwd ? cwd : "/"));
-	(void)json_object_set_new(process, "user", json_pack("{s:i, s:i, s:s}", "uid", 0, "gid", 0, "username",
-							     json_str(c->config, "User", "")));
+	(void)json_object_set_new(
+		process, "user",
+		json_pack("{s:i, s:i, s:s}", "uid", 0, "gid", 0, "username", json_str(c->config, "User", "")));
 	if (json_int(host, "OomScoreAdj", 0))
 		(void)json_object_set(process, "oomScoreAdj", json_object_get(host, "OomScoreAdj"));
 	(void)json_object_set_new(spec, "hostname", json_string(json_str(c->config, "Hostname", "")));
 	if (*json_str(c->config, "Domainname", ""))
 		(void)json_object_set(spec, "domainname", json_object_get(c->config, "Domainname"));
-	(void)json_object_set_new(spec, "root", json_pack("{s:s, s:b}", "path", "rootfs", "readonly",
-							  json_bool(host, "ReadonlyRootfs", false)));
+	(void)json_object_set_new(
+		spec, "root",
+		json_pack("{s:s, s:b}", "path", "rootfs", "readonly", json_bool(host, "ReadonlyRootfs", false)));
 	spec_rlimits(host, process);
 	spec_resources(host, l);
 	if (json_bool(host, "Privileged", false))
@@ -404,7 +416,7 @@ json_t *spec_build(struct engine_container *c, struct err *err)
 	if (json_object_size(json_object_get(host, "Sysctls")))
 		(void)json_object_set(l, "sysctl", json_object_get(host, "Sysctls"));
 	if (!strcmp(json_str(host, "NetworkMode", ""), "host"))
-		json_array_foreach (json_object_get(l, "namespaces"), i, v)
+		json_array_foreach(json_object_get(l, "namespaces"), i, v)
 			if (!strcmp(json_str(v, "type", ""), "network")) {
 				(void)json_array_remove(json_object_get(l, "namespaces"), i);
 				break;
@@ -420,13 +432,14 @@ json_t *spec_build(struct engine_container *c, struct err *err)
 int spec_seccomp_memfd(struct engine_container *c, const json_t *spec, struct err *err)
 {
 	struct engine *e = c->engine;
-	const json_t *caps = json_object_get(json_object_get(json_object_get(spec, "process"), "capabilities"), "bounding");
+	const json_t *caps =
+		json_object_get(json_object_get(json_object_get(spec, "process"), "capabilities"), "bounding");
 	uint64_t mask = 0;
 	char key[24];
 	size_t i;
 	json_t *v;
 
-	json_array_foreach (caps, i, v) {
+	json_array_foreach(caps, i, v) {
 		int number = oci_capability_number(json_string_value(v));
 
 		if (number >= 0)

@@ -23,7 +23,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 
-#define BLOCK	    4096U
+#define BLOCK       4096U
 #define WRITE_CHUNK (1U << 20)
 #define NODES_MAX   (8U << 20)
 #define MEMORY_MAX  (1ULL << 30) /* names, links and attributes of one layer */
@@ -32,9 +32,9 @@ struct inode {
 	uint32_t mode, uid, gid, nlink, rdev, mtime_nsec;
 	int64_t mtime;
 	uint64_t size;
-	uint64_t at;		/* contents, when plain */
+	uint64_t at; /* contents, when plain */
 	char *link;
-	uint8_t *xattrs;	/* the inline area, header included; or NULL */
+	uint8_t *xattrs; /* the inline area, header included; or NULL */
 	uint32_t xattrs_len;
 	bool inline_data;
 	bool placed, written, plain_written;
@@ -49,8 +49,8 @@ struct node {
 	uint32_t hash;
 	uint16_t len;
 	uint32_t nchildren;
-	bool implied;		/* made as a missing parent, or a whiteout: an entry replaces it */
-	struct node **sorted;	/* of a folder, when writing */
+	bool implied;         /* made as a missing parent, or a whiteout: an entry replaces it */
+	struct node **sorted; /* of a folder, when writing */
 	char name[];
 };
 
@@ -60,13 +60,13 @@ struct erofs_writer {
 	struct node **table;
 	size_t table_size, nnodes;
 	uint64_t memory;
-	uint64_t next;		/* where the next file's contents go */
-	uint8_t *chunk;		/* bytes not yet written */
+	uint64_t next;  /* where the next file's contents go */
+	uint8_t *chunk; /* bytes not yet written */
 	uint64_t chunk_at;
 	size_t chunk_len;
 	uint64_t content;
 	uint32_t ninodes;
-	struct inode **all;	/* every inode made, to free */
+	struct inode **all; /* every inode made, to free */
 	size_t nall, all_room;
 };
 
@@ -297,8 +297,11 @@ static const struct {
 	uint8_t index;
 	bool whole;
 } prefixes[] = {
-	{ "user.", 1, false },	   { "system.posix_acl_access", 2, true }, { "system.posix_acl_default", 3, true },
-	{ "trusted.", 4, false }, { "security.", 6, false },
+	{ "user.", 1, false },
+	{ "system.posix_acl_access", 2, true },
+	{ "system.posix_acl_default", 3, true },
+	{ "trusted.", 4, false },
+	{ "security.", 6, false },
 };
 
 static int set_xattrs(struct erofs_writer *w, struct inode *i, const struct tar_xattr *x, size_t n, struct err *err)
@@ -345,8 +348,8 @@ static int set_xattrs(struct erofs_writer *w, struct inode *i, const struct tar_
 
 static int set_opaque(struct erofs_writer *w, struct inode *i, struct err *err)
 {
-	static const uint8_t entry[] = { 14, 4, 1, 0, 'o', 'v', 'e', 'r', 'l', 'a', 'y', '.', 'o', 'p', 'a', 'q',
-					 'u', 'e', 'y', 0 };
+	static const uint8_t entry[] = { 14,  4,   1,   0,   'o', 'v', 'e', 'r', 'l', 'a',
+					 'y', '.', 'o', 'p', 'a', 'q', 'u', 'e', 'y', 0 };
 	uint32_t len = i->xattrs_len ? i->xattrs_len : 12;
 	uint8_t *more = realloc(i->xattrs, len + sizeof(entry) + 1);
 
@@ -498,7 +501,8 @@ static int fill_inode(struct erofs_writer *w, struct inode *i, const struct tar_
 	}
 	if (e->type == '2') {
 		if (!e->link || !*e->link)
-			return err_set(err, EINVAL, "a layer has a symbolic link without a target (\"%.200s\")", e->path);
+			return err_set(err, EINVAL, "a layer has a symbolic link without a target (\"%.200s\")",
+				       e->path);
 		i->link = strdup(e->link);
 		if (!i->link)
 			return no_memory(err);
@@ -540,7 +544,8 @@ int erofs_add(struct erofs_writer *w, const struct tar_entry *e, uint64_t *at, s
 	if (rc < 0)
 		return rc;
 	if (e->type != '1' && !type_mode(e->type))
-		return err_set(err, ENOTSUP, "a layer has an entry of an unknown type '%c' (\"%.200s\")", e->type, path);
+		return err_set(err, ENOTSUP, "a layer has an entry of an unknown type '%c' (\"%.200s\")", e->type,
+			       path);
 	while (n && (path[n - 1] == '/' || (path[n - 1] == '.' && (n == 1 || path[n - 2] == '/'))))
 		n--;
 	if (n == 0) {
@@ -569,8 +574,10 @@ int erofs_add(struct erofs_writer *w, const struct tar_entry *e, uint64_t *at, s
 
 		to = to ? find(w, to, e->link + last, strlen(e->link + last)) : NULL;
 		if (!to || S_ISDIR(to->inode->mode) || to->implied)
-			return err_set(err, EINVAL, "a layer has a hard link to a file that it does not have (\"%.150s\" to \"%.150s\")",
-				       path, e->link);
+			return err_set(
+				err, EINVAL,
+				"a layer has a hard link to a file that it does not have (\"%.150s\" to \"%.150s\")",
+				path, e->link);
 		inode = to->inode;
 	}
 	c = find(w, dir, path + start, n - start);
@@ -680,7 +687,8 @@ static void dir_fill(uint8_t *out, const struct name *v, size_t n)
 	size_t nameoff = n * sizeof(struct disk_dirent);
 
 	for (size_t k = 0; k < n; k++) {
-		struct disk_dirent d = { .nid = htole64(v[k].inode->nid), .nameoff = htole16((uint16_t)nameoff),
+		struct disk_dirent d = { .nid = htole64(v[k].inode->nid),
+					 .nameoff = htole16((uint16_t)nameoff),
 					 .file_type = file_type(v[k].inode->mode) };
 
 		memcpy(out + k * sizeof(d), &d, sizeof(d));

@@ -22,39 +22,39 @@
 struct image_store;
 
 struct image_layer {
-	char *diff_id;		/* "sha256:…" of the layer's tar */
-	char *erofs_path;	/* absolute */
+	char *diff_id;    /* "sha256:…" of the layer's tar */
+	char *erofs_path; /* absolute */
 	char *erofs_digest;
 	char *recipe_digest;
-	uint64_t size;		/* bytes of file contents: what "docker images" sums up */
-	uint64_t tar_size;	/* bytes of the layer's tar */
+	uint64_t size;     /* bytes of file contents: what "docker images" sums up */
+	uint64_t tar_size; /* bytes of the layer's tar */
 	uint64_t erofs_size;
 	uint64_t recipe_size;
 };
 
 /* Owned by the store; valid until the next call that changes the store (tag, remove, a finished load). */
 struct image {
-	char *id;		/* "sha256:…": digest of the config */
-	json_t *config;		/* the OCI image config, as it was in the archive */
+	char *id;       /* "sha256:…": digest of the config */
+	json_t *config; /* the OCI image config, as it was in the archive */
 	char *manifest_digest;
 	uint64_t manifest_size;
 	uint64_t config_size;
-	char **repo_tags;	/* familiar: "debian:12"; NULL-terminated */
+	char **repo_tags; /* familiar: "debian:12"; NULL-terminated */
 	size_t nrepo_tags;
-	char **repo_digests;	/* "debian@sha256:…"; NULL-terminated */
+	char **repo_digests; /* "debian@sha256:…"; NULL-terminated */
 	size_t nrepo_digests;
 	struct image_layer *layers; /* lowest first */
 	size_t nlayers;
-	const char *created;	/* RFC 3339, from the config; "" when it says nothing */
+	const char *created; /* RFC 3339, from the config; "" when it says nothing */
 	int64_t created_unix;
 	uint64_t size;
 };
 
 struct image_options {
-	const char *data;	/* DATA: the store is DATA/images, staging is below DATA/tmp */
-	const char *worker;	/* path of walnut-worker; NULL: beside the running executable */
-	unsigned uid, gid;	/* of the worker; 0: 65534 */
-	uint64_t max_layer;	/* bytes of one decompressed layer; 0: 64 GiB */
+	const char *data;   /* DATA: the store is DATA/images, staging is below DATA/tmp */
+	const char *worker; /* path of walnut-worker; NULL: beside the running executable */
+	unsigned uid, gid;  /* of the worker; 0: 65534 */
+	uint64_t max_layer; /* bytes of one decompressed layer; 0: 64 GiB */
 };
 
 /* image_store_open - open or create; DATA/tmp is created, and emptied by the caller before. NULL on error. */
@@ -99,10 +99,10 @@ json_t *image_history(const struct image *im) MUST_CHECK;
 /* --- references --- */
 
 struct image_ref {
-	char domain[256];	/* "docker.io" */
-	char path[256];		/* "library/debian" */
-	char tag[129];		/* "" when only a digest was given */
-	char digest[72];	/* "sha256:…" or "" */
+	char domain[256]; /* "docker.io" */
+	char path[256];   /* "library/debian" */
+	char tag[129];    /* "" when only a digest was given */
+	char digest[72];  /* "sha256:…" or "" */
 };
 
 /* image_ref_parse - with @default_tag, a missing tag becomes "latest" (unless a digest is given). EINVAL. */

@@ -32,7 +32,7 @@ struct image_job {
 	struct buf in;
 	bool import;
 	char *ref, *message;
-	json_t *config;		/* import: the image's "config" after the changes */
+	json_t *config; /* import: the image's "config" after the changes */
 	image_progress_fn progress;
 	image_done_fn done;
 	void *arg;
@@ -68,7 +68,8 @@ static bool digest_ok(const char *d)
 }
 
 /* adopt - one file of the staging becomes a blob. */
-static int adopt(struct image_job *j, int64_t number, const char *kind, const char *digest, int64_t size, struct err *err)
+static int adopt(struct image_job *j, int64_t number, const char *kind, const char *digest, int64_t size,
+		 struct err *err)
 {
 	CLEAN_FREE char *from = NULL, *to = NULL;
 	struct stat st;
@@ -171,10 +172,10 @@ static int finish_import(struct image_job *j, json_t *result, json_t **out, stru
 	if (rc < 0)
 		return rc;
 	(void)strftime(now, sizeof(now), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &tm));
-	CLEAN_JSON json_t *config = json_pack("{s:s,s:s,s:s,s:O,s:{s:s,s:[s]},s:[{s:s,s:s}]}", "architecture", "amd64", "os",
-					      "linux", "created", now, "config", j->config, "rootfs", "type", "layers",
-					      "diff_ids", json_str(layer, "diff_id", ""), "history", "created", now,
-					      "comment", j->message ? j->message : "");
+	CLEAN_JSON json_t *config = json_pack("{s:s,s:s,s:s,s:O,s:{s:s,s:[s]},s:[{s:s,s:s}]}", "architecture", "amd64",
+					      "os", "linux", "created", now, "config", j->config, "rootfs", "type",
+					      "layers", "diff_ids", json_str(layer, "diff_id", ""), "history",
+					      "created", now, "comment", j->message ? j->message : "");
 	CLEAN_FREE char *text = config ? json_text(config) : NULL;
 
 	if (!text)
@@ -337,7 +338,8 @@ struct image_job *image_import_start(struct image_store *s, struct loop *l, int 
 		return NULL;
 	if (json_array_size(changes)) {
 		(void)err_set(err, ENOTSUP, "import: changes (\"%.100s\") are not supported yet",
-			      json_is_string(json_array_get(changes, 0)) ? json_string_value(json_array_get(changes, 0)) : "");
+			      json_is_string(json_array_get(changes, 0)) ? json_string_value(json_array_get(changes, 0))
+									 : "");
 		return NULL;
 	}
 	j = job_new(progress, done, arg, err);
@@ -358,9 +360,9 @@ static json_t *plan_layer(json_t *plan, json_t *seen, const struct image_layer *
 	(void)snprintf(name, sizeof(name), "blobs/sha256/%s", o->diff_id + 7);
 	if (!json_object_get(seen, name)) {
 		json_object_set_new(seen, name, json_true());
-		json_array_append_new(plan, json_pack("{s:s,s:s,s:s,s:s,s:I}", "name", name, "diff_id", o->diff_id, "erofs",
-						      o->erofs_digest + 7, "recipe", o->recipe_digest + 7, "size",
-						      (json_int_t)o->tar_size));
+		json_array_append_new(plan, json_pack("{s:s,s:s,s:s,s:s,s:I}", "name", name, "diff_id", o->diff_id,
+						      "erofs", o->erofs_digest + 7, "recipe", o->recipe_digest + 7,
+						      "size", (json_int_t)o->tar_size));
 	}
 	return json_pack("{s:s,s:s,s:I}", "mediaType", "application/vnd.oci.image.layer.v1.tar", "digest", o->diff_id,
 			 "size", (json_int_t)o->tar_size);
@@ -425,8 +427,9 @@ static int plan_image(struct image_store *s, const char *ref, const struct image
 			if (strcmp(im->repo_tags[k], name) != 0)
 				continue;
 			json_array_append_new(tags, json_string(name));
-			json_object_set_new(d, "annotations", json_pack("{s:s,s:s}", "io.containerd.image.name", full,
-									"org.opencontainers.image.ref.name", r.tag));
+			json_object_set_new(d, "annotations",
+					    json_pack("{s:s,s:s}", "io.containerd.image.name", full,
+						      "org.opencontainers.image.ref.name", r.tag));
 		}
 	}
 	json_array_append_new(index, d);

@@ -15,7 +15,7 @@
 #include "image/tar.h"
 
 #define LITERAL (64U << 10)
-#define COPY	(1U << 20)
+#define COPY    (1U << 20)
 
 struct recipe {
 	int fd;

@@ -209,7 +209,8 @@ static int gzip_fill(struct source *s, struct err *err)
 			u->mid = false;
 			(void)inflateReset(z);
 		} else if (rc != Z_OK && rc != Z_BUF_ERROR) {
-			return err_set(err, EINVAL, "damaged gzip data: %s", z->msg ? z->msg : "cannot be decompressed");
+			return err_set(err, EINVAL, "damaged gzip data: %s",
+				       z->msg ? z->msg : "cannot be decompressed");
 		}
 	}
 	s->p = u->block;

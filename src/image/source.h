@@ -16,7 +16,7 @@
 #include "base/err.h"
 
 struct source {
-	const uint8_t *p;	/* the next bytes, valid until source_fill */
+	const uint8_t *p; /* the next bytes, valid until source_fill */
 	size_t n;
 	/* Show at least one more byte when n is 0. Return: 1, 0 at the end, or -errno. */
 	int (*fill)(struct source *s, struct err *err);
@@ -53,7 +53,7 @@ struct source_part {
 	uint8_t prefix[512];
 	size_t prefix_len;
 	bool prefix_shown;
-	size_t shown;		/* bytes lent from @from's window */
+	size_t shown; /* bytes lent from @from's window */
 	uint64_t left;
 };
 /* source_part_init - peeks at up to 512 bytes, in prefix. -EINVAL if @from ends early is found when reading. */
@@ -85,7 +85,7 @@ struct source_unzip {
 	enum compression kind;
 	void *stream;
 	uint8_t *block;
-	bool mid;		/* inside a frame or member */
+	bool mid; /* inside a frame or member */
 };
 int source_unzip_init(struct source_unzip *u, struct source *from, enum compression kind, struct err *err) MUST_CHECK;
 void source_unzip_fini(struct source_unzip *u);

@@ -106,11 +106,10 @@ static int64_t parse_created(const char *text)
 static int make_manifest(struct image_store *s, struct image *im, json_t *layers, struct err *err)
 {
 	char digest[DIGEST_TEXT];
-	CLEAN_JSON json_t *m = json_pack(
-		"{s:i,s:s,s:{s:s,s:s,s:I},s:[],s:O}", "schemaVersion", 2, "mediaType",
-		"application/vnd.oci.image.manifest.v1+json", "config", "mediaType",
-		"application/vnd.oci.image.config.v1+json", "digest", im->id, "size", (json_int_t)im->config_size, "layers",
-		"walnut.layers", layers);
+	CLEAN_JSON json_t *m = json_pack("{s:i,s:s,s:{s:s,s:s,s:I},s:[],s:O}", "schemaVersion", 2, "mediaType",
+					 "application/vnd.oci.image.manifest.v1+json", "config", "mediaType",
+					 "application/vnd.oci.image.config.v1+json", "digest", im->id, "size",
+					 (json_int_t)im->config_size, "layers", "walnut.layers", layers);
 
 	for (size_t i = 0; i < im->nlayers; i++)
 		json_array_append_new(json_object_get(m, "layers"),
@@ -178,9 +177,9 @@ static int save_index(struct image_store *s, struct err *err)
 		struct image *im = s->images[i];
 
 		for (size_t k = 0; k < im->nrepo_tags || k == 0; k++) {
-			json_t *d = json_pack("{s:s,s:s,s:I,s:{}}", "mediaType", "application/vnd.oci.image.manifest.v1+json",
-					      "digest", im->manifest_digest, "size", (json_int_t)im->manifest_size,
-					      "annotations");
+			json_t *d = json_pack(
+				"{s:s,s:s,s:I,s:{}}", "mediaType", "application/vnd.oci.image.manifest.v1+json",
+				"digest", im->manifest_digest, "size", (json_int_t)im->manifest_size, "annotations");
 			struct image_ref r;
 			char full[600];
 
@@ -370,7 +369,8 @@ const struct image *image_find(const struct image_store *s, const char *ref, str
 			r.tag[0] = 0;
 		image_ref_familiar(&r, name, sizeof(name));
 		for (size_t i = 0; i < s->n; i++) {
-			if (r.digest[0] && (!strcmp(s->images[i]->manifest_digest, r.digest) || !strcmp(s->images[i]->id, r.digest)))
+			if (r.digest[0] &&
+			    (!strcmp(s->images[i]->manifest_digest, r.digest) || !strcmp(s->images[i]->id, r.digest)))
 				return s->images[i];
 			for (size_t k = 0; k < s->images[i]->nrepo_tags; k++) {
 				if (!strcmp(s->images[i]->repo_tags[k], name))
@@ -467,8 +467,10 @@ int image_remove(struct image_store *s, const char *ref, bool force, image_use_f
 			named = named || !strcmp(im->repo_tags[i], name);
 	}
 	if (!named && im->nrepo_tags > 1 && !force)
-		return err_set(err, EBUSY, "conflict: unable to delete %.12s (must be forced) - image is referenced in multiple repositories",
-			       im->id + 7);
+		return err_set(
+			err, EBUSY,
+			"conflict: unable to delete %.12s (must be forced) - image is referenced in multiple repositories",
+			im->id + 7);
 	if (!named || im->nrepo_tags == 1) {
 		enum image_use u = use ? use(arg, im->id, why, sizeof(why)) : IMAGE_UNUSED;
 
@@ -532,13 +534,14 @@ json_t *image_history(const struct image *im)
 	size_t i, layer = 0;
 
 	json_array_foreach(history, i, h) {
-		uint64_t size = !json_bool(h, "empty_layer", false) && layer < im->nlayers ? im->layers[layer++].size : 0;
+		uint64_t size =
+			!json_bool(h, "empty_layer", false) && layer < im->nlayers ? im->layers[layer++].size : 0;
 
 		json_array_insert_new(out, 0,
 				      json_pack("{s:s,s:I,s:s,s:n,s:I,s:s}", "Id", "<missing>", "Created",
 						(json_int_t)parse_created(json_str(h, "created", "")), "CreatedBy",
-						json_str(h, "created_by", ""), "Tags", "Size", (json_int_t)size, "Comment",
-						json_str(h, "comment", "")));
+						json_str(h, "created_by", ""), "Tags", "Size", (json_int_t)size,
+						"Comment", json_str(h, "comment", "")));
 	}
 	h = json_array_get(out, 0);
 	if (h) {

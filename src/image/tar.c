@@ -292,8 +292,8 @@ static int pax_record(struct tar_pax *p, const char *key, const char *value, siz
 		} else if (!strcmp(key, "realsize")) {
 			ok = p->has_real = parse_u64(value, INT64_MAX >> 2, &p->real_size);
 		} else if (strcmp(key, "minor") != 0) {
-			return err_set(err, ENOTSUP, "the tar archive has a sparse file of an old pax form (GNU.sparse.%.40s)",
-				       key);
+			return err_set(err, ENOTSUP,
+				       "the tar archive has a sparse file of an old pax form (GNU.sparse.%.40s)", key);
 		}
 	} else if (!memchr(value, 0, len)) {
 		if (!strcmp(key, "path"))
@@ -631,8 +631,9 @@ int tar_next(struct tar_reader *t, struct err *err)
 			break;
 		}
 		if (!tar_header_valid(h)) {
-			rc = err_set(err, EINVAL, t->any ? "the tar archive is damaged (invalid tar header)"
-							 : "this is not a tar archive (invalid tar header)");
+			rc = err_set(err, EINVAL,
+				     t->any ? "the tar archive is damaged (invalid tar header)"
+					    : "this is not a tar archive (invalid tar header)");
 			break;
 		}
 		t->any = true;

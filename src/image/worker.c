@@ -30,8 +30,8 @@
 #include "image/tar.h"
 
 #define FD_ENGINE  3
-#define FD_DIR	   4
-#define FD_PLAN	   5
+#define FD_DIR     4
+#define FD_PLAN    5
 #define JSON_MAX   (4U << 20)
 #define ITEMS_MAX  4096
 #define MEMORY_MAX (64U << 20)
@@ -41,11 +41,11 @@ enum item_kind { ITEM_JSON, ITEM_LAYER, ITEM_LINK, ITEM_OTHER };
 struct item {
 	char *name;
 	enum item_kind kind;
-	char *text;		/* JSON, or a link's target */
+	char *text; /* JSON, or a link's target */
 	size_t len;
 	char digest[DIGEST_TEXT]; /* of the blob as it is in the archive */
 	struct layer_info layer;
-	unsigned number;	/* of the layer's files */
+	unsigned number; /* of the layer's files */
 };
 
 static struct item items[ITEMS_MAX];
@@ -75,11 +75,13 @@ static int limit(int what, uint64_t value)
 static int filter(struct err *err)
 {
 	static const int allowed[] = {
-		SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(lseek), SCMP_SYS(close),
-		SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(ftruncate), SCMP_SYS(mmap),
-		SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(futex),
-		SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask),
-		SCMP_SYS(getrandom), SCMP_SYS(clock_gettime), SCMP_SYS(poll), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(tgkill),
+		SCMP_SYS(read),         SCMP_SYS(write),          SCMP_SYS(pread64),   SCMP_SYS(pwrite64),
+		SCMP_SYS(lseek),        SCMP_SYS(close),          SCMP_SYS(openat),    SCMP_SYS(open),
+		SCMP_SYS(fstat),        SCMP_SYS(newfstatat),     SCMP_SYS(ftruncate), SCMP_SYS(mmap),
+		SCMP_SYS(munmap),       SCMP_SYS(mremap),         SCMP_SYS(mprotect),  SCMP_SYS(madvise),
+		SCMP_SYS(brk),          SCMP_SYS(futex),          SCMP_SYS(exit),      SCMP_SYS(exit_group),
+		SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(getrandom), SCMP_SYS(clock_gettime),
+		SCMP_SYS(poll),         SCMP_SYS(getpid),         SCMP_SYS(gettid),    SCMP_SYS(tgkill),
 	};
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int rc = ctx ? 0 : -ENOMEM;
@@ -366,7 +368,8 @@ static int from_oci(const json_t *descriptor, const char *tag, json_t *images, i
 	json_array_foreach(list, i, d) {
 		const json_t *p = json_object_get(d, "platform");
 
-		if (!p || (!strcmp(json_str(p, "os", ""), "linux") && !strcmp(json_str(p, "architecture", ""), "amd64")))
+		if (!p ||
+		    (!strcmp(json_str(p, "os", ""), "linux") && !strcmp(json_str(p, "architecture", ""), "amd64")))
 			return from_oci(d, tag, images, depth + 1, err);
 	}
 	if (json_is_array(list))
@@ -401,7 +404,8 @@ static int resolve(json_t *images, struct err *err)
 	if (!docker)
 		it = lookup("index.json");
 	if (!it || it->kind != ITEM_JSON)
-		return err_set(err, EINVAL, "the archive holds no image: neither manifest.json nor index.json is in it");
+		return err_set(err, EINVAL,
+			       "the archive holds no image: neither manifest.json nor index.json is in it");
 	CLEAN_JSON json_t *doc = json_parse(it->text, it->len, it->name, err);
 
 	if (!doc)
@@ -411,7 +415,8 @@ static int resolve(json_t *images, struct err *err)
 	json_array_foreach(json_object_get(doc, "manifests"), i, d) {
 		json_t *notes = json_object_get(d, "annotations");
 		const char *tag = json_str(notes, "io.containerd.image.name", NULL);
-		int rc = from_oci(d, tag ? tag : json_str(notes, "org.opencontainers.image.ref.name", NULL), images, 0, err);
+		int rc = from_oci(d, tag ? tag : json_str(notes, "org.opencontainers.image.ref.name", NULL), images, 0,
+				  err);
 
 		if (rc < 0)
 			return rc;

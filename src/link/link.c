@@ -9,7 +9,7 @@
 
 /* Counters past this are nonsense; it also keeps sums of a few of them inside 64 bits. */
 #define COUNTER_MAX (INT64_C(1) << 62)
-#define PID_MAX	    (1 << 22)
+#define PID_MAX     (1 << 22)
 
 void link_text_clean(char *out, size_t size, const char *text)
 {
@@ -96,8 +96,7 @@ int link_event_parse(const json_t *message, struct link_event *out, struct err *
 	return 0;
 }
 
-int link_answer_parse(const json_t *message, int64_t *id, const json_t **result, struct err *failure,
-		      struct err *err)
+int link_answer_parse(const json_t *message, int64_t *id, const json_t **result, struct err *failure, struct err *err)
 {
 	const json_t *error = json_object_get(message, "error");
 	int rc;
@@ -127,11 +126,16 @@ int link_stats_parse(const json_t *result, struct link_stats *out, struct err *e
 		const char *key;
 		uint64_t *to;
 	} fields[] = {
-		{ "memory_usage", &out->memory_usage }, { "memory_limit", &out->memory_limit },
-		{ "memory_max_usage", &out->memory_max_usage }, { "memory_cache", &out->memory_cache },
-		{ "cpu_total_ns", &out->cpu_total_ns }, { "cpu_user_ns", &out->cpu_user_ns },
-		{ "cpu_system_ns", &out->cpu_system_ns }, { "pids_current", &out->pids_current },
-		{ "pids_limit", &out->pids_limit }, { "oom_kills", &out->oom_kills },
+		{ "memory_usage", &out->memory_usage },
+		{ "memory_limit", &out->memory_limit },
+		{ "memory_max_usage", &out->memory_max_usage },
+		{ "memory_cache", &out->memory_cache },
+		{ "cpu_total_ns", &out->cpu_total_ns },
+		{ "cpu_user_ns", &out->cpu_user_ns },
+		{ "cpu_system_ns", &out->cpu_system_ns },
+		{ "pids_current", &out->pids_current },
+		{ "pids_limit", &out->pids_limit },
+		{ "oom_kills", &out->oom_kills },
 	};
 	int64_t value;
 	int rc;

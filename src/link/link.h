@@ -16,31 +16,31 @@
 #include "base/err.h"
 #include "base/json.h"
 
-#define LINK_VERSION	   1
-#define LINK_HOST_CID	   2
-#define LINK_CONTROL_PORT  1024 /* the agent's control connection */
-#define LINK_STREAM_PORT   1025 /* the shim numbers stdio streams from here */
-#define LINK_STREAM_LAST   65535
-#define LINK_ID_MAX	   128	/* bytes of an exec_id, without the NUL */
-#define LINK_KERNEL_MAX	   128
-#define LINK_LAYERS_MAX	   255	/* partitions of one disk */
-#define LINK_FILES_MAX	   64
-#define LINK_PIDS_MAX	   65536
-#define LINK_ENTROPY_MAX   512	/* bytes */
-#define LINK_SECCOMP_MAX   (4096 * 8)
-#define LINK_GUEST_ROOTFS  "/run/rootfs"
-#define LINK_GUEST_INIT	   "/walnut-init"
+#define LINK_VERSION      1
+#define LINK_HOST_CID     2
+#define LINK_CONTROL_PORT 1024 /* the agent's control connection */
+#define LINK_STREAM_PORT  1025 /* the shim numbers stdio streams from here */
+#define LINK_STREAM_LAST  65535
+#define LINK_ID_MAX       128 /* bytes of an exec_id, without the NUL */
+#define LINK_KERNEL_MAX   128
+#define LINK_LAYERS_MAX   255 /* partitions of one disk */
+#define LINK_FILES_MAX    64
+#define LINK_PIDS_MAX     65536
+#define LINK_ENTROPY_MAX  512 /* bytes */
+#define LINK_SECCOMP_MAX  (4096 * 8)
+#define LINK_GUEST_ROOTFS "/run/rootfs"
+#define LINK_GUEST_INIT   "/walnut-init"
 
 enum link_event_kind { LINK_EVENT_HELLO, LINK_EVENT_EXITED, LINK_EVENT_EXEC_EXITED, LINK_EVENT_OOM };
 
 struct link_event {
 	enum link_event_kind kind;
-	int version;			   /* hello */
-	uint64_t memory_bytes;		   /* hello */
-	char kernel[LINK_KERNEL_MAX + 1];  /* hello; printable ASCII */
-	char exec_id[LINK_ID_MAX + 1];	   /* exec_exited */
-	int exit_code;			   /* exited, exec_exited: 0 to 255 */
-	bool oom_killed;		   /* exited */
+	int version;                      /* hello */
+	uint64_t memory_bytes;            /* hello */
+	char kernel[LINK_KERNEL_MAX + 1]; /* hello; printable ASCII */
+	char exec_id[LINK_ID_MAX + 1];    /* exec_exited */
+	int exit_code;                    /* exited, exec_exited: 0 to 255 */
+	bool oom_killed;                  /* exited */
 };
 
 /* link_is_event - is @message an event (not an answer)? */

@@ -147,8 +147,11 @@ static int parse_capability_set(const json_t *caps, const char *key, uint64_t *m
 
 static int parse_capabilities(const json_t *json, struct oci_process *p, struct err *err)
 {
-	const struct { const char *key; uint64_t *mask; } sets[] = {
-		{ "bounding", &p->capabilities.bounding },   { "effective", &p->capabilities.effective },
+	const struct {
+		const char *key;
+		uint64_t *mask;
+	} sets[] = {
+		{ "bounding", &p->capabilities.bounding },       { "effective", &p->capabilities.effective },
 		{ "inheritable", &p->capabilities.inheritable }, { "permitted", &p->capabilities.permitted },
 		{ "ambient", &p->capabilities.ambient },
 	};
@@ -166,15 +169,26 @@ static int parse_capabilities(const json_t *json, struct oci_process *p, struct 
 	return 0;
 }
 
-static const struct { const char *name; int resource; } rlimits[] = {
-	{ "RLIMIT_AS", RLIMIT_AS },	      { "RLIMIT_CORE", RLIMIT_CORE },
-	{ "RLIMIT_CPU", RLIMIT_CPU },	      { "RLIMIT_DATA", RLIMIT_DATA },
-	{ "RLIMIT_FSIZE", RLIMIT_FSIZE },     { "RLIMIT_LOCKS", RLIMIT_LOCKS },
-	{ "RLIMIT_MEMLOCK", RLIMIT_MEMLOCK }, { "RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE },
-	{ "RLIMIT_NICE", RLIMIT_NICE },	      { "RLIMIT_NOFILE", RLIMIT_NOFILE },
-	{ "RLIMIT_NPROC", RLIMIT_NPROC },     { "RLIMIT_RSS", RLIMIT_RSS },
-	{ "RLIMIT_RTPRIO", RLIMIT_RTPRIO },   { "RLIMIT_RTTIME", RLIMIT_RTTIME },
-	{ "RLIMIT_SIGPENDING", RLIMIT_SIGPENDING }, { "RLIMIT_STACK", RLIMIT_STACK },
+static const struct {
+	const char *name;
+	int resource;
+} rlimits[] = {
+	{ "RLIMIT_AS", RLIMIT_AS },
+	{ "RLIMIT_CORE", RLIMIT_CORE },
+	{ "RLIMIT_CPU", RLIMIT_CPU },
+	{ "RLIMIT_DATA", RLIMIT_DATA },
+	{ "RLIMIT_FSIZE", RLIMIT_FSIZE },
+	{ "RLIMIT_LOCKS", RLIMIT_LOCKS },
+	{ "RLIMIT_MEMLOCK", RLIMIT_MEMLOCK },
+	{ "RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE },
+	{ "RLIMIT_NICE", RLIMIT_NICE },
+	{ "RLIMIT_NOFILE", RLIMIT_NOFILE },
+	{ "RLIMIT_NPROC", RLIMIT_NPROC },
+	{ "RLIMIT_RSS", RLIMIT_RSS },
+	{ "RLIMIT_RTPRIO", RLIMIT_RTPRIO },
+	{ "RLIMIT_RTTIME", RLIMIT_RTTIME },
+	{ "RLIMIT_SIGPENDING", RLIMIT_SIGPENDING },
+	{ "RLIMIT_STACK", RLIMIT_STACK },
 };
 
 /* An unlimited value is -1 or 2^64-1, which jansson reads as a real. */
@@ -389,8 +403,8 @@ static int parse_mounts(const json_t *json, struct oci_spec *s, struct err *err)
 		if ((r = get_string(v, "destination", &m->destination, err)) < 0 ||
 		    (r = get_string(v, "type", &m->type, err)) < 0 ||
 		    (r = get_string(v, "source", &m->source, err)) < 0 ||
-		    (r = get_strings(v, "options", &m->options, err)) < 0 ||
-		    (r = refuse(v, "uidMappings", err)) < 0 || (r = refuse(v, "gidMappings", err)) < 0)
+		    (r = get_strings(v, "options", &m->options, err)) < 0 || (r = refuse(v, "uidMappings", err)) < 0 ||
+		    (r = refuse(v, "gidMappings", err)) < 0)
 			return r;
 		if (!m->destination || m->destination[0] != '/')
 			return err_set(err, EINVAL, "OCI spec: a mount's destination must be an absolute path: '%s'",
@@ -404,7 +418,10 @@ static int parse_mounts(const json_t *json, struct oci_spec *s, struct err *err)
 	return 0;
 }
 
-static const struct { const char *name; int flag; } namespaces[] = {
+static const struct {
+	const char *name;
+	int flag;
+} namespaces[] = {
 	{ "pid", CLONE_NEWPID }, { "network", CLONE_NEWNET }, { "mount", CLONE_NEWNS },
 	{ "ipc", CLONE_NEWIPC }, { "uts", CLONE_NEWUTS },     { "cgroup", CLONE_NEWCGROUP },
 };
@@ -510,8 +527,13 @@ static int parse_sysctl(const json_t *linux_, struct oci_spec *s, struct err *er
 
 static int parse_propagation(const json_t *linux_, struct oci_spec *s, struct err *err)
 {
-	const struct { const char *name; unsigned long flags; } modes[] = {
-		{ "private", MS_PRIVATE }, { "rprivate", MS_PRIVATE | MS_REC }, { "slave", MS_SLAVE },
+	const struct {
+		const char *name;
+		unsigned long flags;
+	} modes[] = {
+		{ "private", MS_PRIVATE },
+		{ "rprivate", MS_PRIVATE | MS_REC },
+		{ "slave", MS_SLAVE },
 		{ "rslave", MS_SLAVE | MS_REC },
 	};
 	const char *mode = json_str(linux_, "rootfsPropagation", "");

@@ -38,7 +38,7 @@ struct oci_capabilities {
 };
 
 struct oci_rlimit {
-	int resource; /* RLIMIT_* */
+	int resource;        /* RLIMIT_* */
 	uint64_t soft, hard; /* UINT64_MAX: unlimited */
 };
 
@@ -60,9 +60,9 @@ struct oci_process {
 
 struct oci_mount {
 	char *destination; /* absolute, inside the root filesystem */
-	char *type;	   /* "bind", "proc", "tmpfs", ...; never NULL */
-	char *source;	   /* NULL: not given */
-	char **options;	   /* NULL-terminated */
+	char *type;        /* "bind", "proc", "tmpfs", ...; never NULL */
+	char *source;      /* NULL: not given */
+	char **options;    /* NULL-terminated */
 };
 
 struct oci_device {
@@ -80,22 +80,22 @@ enum oci_device_access { OCI_DEVICE_READ = 1, OCI_DEVICE_WRITE = 2, OCI_DEVICE_M
 /* One rule of linux.resources.devices; later rules win. */
 struct oci_device_rule {
 	bool allow;
-	char type; /* 'a', 'b', 'c' */
+	char type;            /* 'a', 'b', 'c' */
 	int64_t major, minor; /* OCI_DEVICE_ANY: all */
 	unsigned int access;  /* mask of enum oci_device_access */
 };
 
 /* Limits: 0 is "not given" unless said otherwise; -1 is "unlimited" where that exists. */
 struct oci_resources {
-	int64_t memory_limit;	    /* bytes; -1: unlimited */
-	int64_t memory_swap;	    /* bytes of memory + swap, as Docker's MemorySwap; -1: unlimited */
+	int64_t memory_limit;       /* bytes; -1: unlimited */
+	int64_t memory_swap;        /* bytes of memory + swap, as Docker's MemorySwap; -1: unlimited */
 	int64_t memory_reservation; /* bytes */
 	bool oom_kill_disable;
 	uint64_t cpu_shares;
-	int64_t cpu_quota;   /* microseconds in a period; -1: unlimited */
-	uint64_t cpu_period; /* microseconds */
+	int64_t cpu_quota;               /* microseconds in a period; -1: unlimited */
+	uint64_t cpu_period;             /* microseconds */
 	char *cpuset_cpus, *cpuset_mems; /* NULL: not given */
-	int64_t pids_limit;	/* -1: unlimited */
+	int64_t pids_limit;              /* -1: unlimited */
 	struct oci_device_rule *devices;
 	size_t devices_count;
 };
@@ -118,7 +118,7 @@ struct oci_spec {
 	struct oci_mount *mounts;
 	size_t mounts_count;
 
-	int namespaces; /* mask of CLONE_NEW* to be new */
+	int namespaces;                             /* mask of CLONE_NEW* to be new */
 	struct oci_namespace_path *namespace_paths; /* namespaces to join; not in the mask */
 	size_t namespace_paths_count;
 	struct oci_device *devices; /* besides the default ones */
@@ -127,7 +127,7 @@ struct oci_spec {
 	char **masked_paths, **readonly_paths; /* NULL-terminated */
 	struct oci_sysctl *sysctl;
 	size_t sysctl_count;
-	char *cgroups_path;		/* NULL: not given */
+	char *cgroups_path;               /* NULL: not given */
 	unsigned long rootfs_propagation; /* MS_PRIVATE, MS_SLAVE, MS_SHARED, with MS_REC; 0: not given */
 };
 
@@ -143,9 +143,18 @@ void oci_process_free(struct oci_process *process); /* NULL is allowed */
 int oci_resources_parse(const json_t *json, struct oci_resources **out, struct err *err) MUST_CHECK;
 void oci_resources_free(struct oci_resources *resources); /* NULL is allowed */
 
-static inline void cleanup_oci_spec(struct oci_spec **p) { oci_spec_free(*p); }
-static inline void cleanup_oci_process(struct oci_process **p) { oci_process_free(*p); }
-static inline void cleanup_oci_resources(struct oci_resources **p) { oci_resources_free(*p); }
+static inline void cleanup_oci_spec(struct oci_spec **p)
+{
+	oci_spec_free(*p);
+}
+static inline void cleanup_oci_process(struct oci_process **p)
+{
+	oci_process_free(*p);
+}
+static inline void cleanup_oci_resources(struct oci_resources **p)
+{
+	oci_resources_free(*p);
+}
 
 /* oci_capability_number - "CAP_CHOWN" or "chown", any case. Return: its number or -EINVAL. */
 int oci_capability_number(const char *name) MUST_CHECK;

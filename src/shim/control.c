@@ -134,8 +134,8 @@ static void on_hello(struct call *k)
 	struct shim *sh = k->shim;
 	const char *state = sh->state == SHIM_EXITED ? "exited" : sh->state == SHIM_RUNNING ? "running" : "new";
 
-	control_reply(k->reply, json_pack("{s:i, s:s, s:s, s:i, s:o}", "version", 1, "id", sh->id, "state", state, "pid",
-					  (int)sh->pid, "exit",
+	control_reply(k->reply, json_pack("{s:i, s:s, s:s, s:i, s:o}", "version", 1, "id", sh->id, "state", state,
+					  "pid", (int)sh->pid, "exit",
 					  sh->state == SHIM_EXITED ? shim_exit_json(&sh->exit) : json_null()));
 }
 
@@ -331,10 +331,10 @@ static const struct method {
 	bool running; /* only while the container runs */
 	void (*fn)(struct call *k);
 } methods[] = {
-	{ "hello", false, on_hello },	{ "start", false, on_start },  { "attach", false, on_attach },
-	{ "exec", true, on_exec },	{ "resize", true, on_resize }, { "signal", true, on_signal },
-	{ "pause", true, on_pause },	{ "resume", true, on_resume }, { "stats", true, on_stats },
-	{ "pids", true, on_pids },	{ "update", true, on_update }, { "shutdown", false, on_shutdown },
+	{ "hello", false, on_hello }, { "start", false, on_start },  { "attach", false, on_attach },
+	{ "exec", true, on_exec },    { "resize", true, on_resize }, { "signal", true, on_signal },
+	{ "pause", true, on_pause },  { "resume", true, on_resume }, { "stats", true, on_stats },
+	{ "pids", true, on_pids },    { "update", true, on_update }, { "shutdown", false, on_shutdown },
 };
 
 static void dispatch(struct conn *c, const json_t *message, int *fds, size_t nfds)

@@ -28,7 +28,7 @@
 #include "shim/stdio.h"
 #include "vmm/vm.h"
 
-#define BOOT_MS	     120000
+#define BOOT_MS      120000
 #define CONSOLE_KEPT 16384
 #define SCRATCH_SIZE (20LL << 30)
 
@@ -218,7 +218,11 @@ static struct port *add_port(struct hyperv *h, struct err *err)
 
 static json_t *make_streams(struct hyperv *h, struct streams *out, bool terminal, bool in, struct err *err)
 {
-	struct { const char *name; struct port **port; bool wanted; } all[] = {
+	struct {
+		const char *name;
+		struct port **port;
+		bool wanted;
+	} all[] = {
 		{ "stdin", &out->in, in && !terminal },
 		{ "stdout", &out->out, !terminal },
 		{ "stderr", &out->err, !terminal },
@@ -370,7 +374,8 @@ static int collect_files(struct shim *sh, const json_t *spec, json_t *files, str
 		if (strcmp(type, "bind") != 0)
 			continue;
 		if (strncmp(source, sh->data_dir, data_len) != 0 || source[data_len] != '/')
-			return err_set(err, ENOSYS, "the mount of %s: bind mounts are not possible with hyperv yet", source);
+			return err_set(err, ENOSYS, "the mount of %s: bind mounts are not possible with hyperv yet",
+				       source);
 		text = fd_read_file(AT_FDCWD, source, 256 << 10, &len, err);
 		if (!text || json_object_set_new(files, source, json_stringn(text, len)) < 0)
 			return err->code ? -err->code : err_set(err, EINVAL, "%s is not text", source);
@@ -390,8 +395,9 @@ static void send_setup(struct shim *sh)
 	unsigned char seed[64];
 
 	for (size_t i = 0; i < n; i++)
-		(void)json_array_append_new(layers, json_pack("{s:I, s:I}", "offset", (json_int_t)vm_layer_offset(h->vm, i),
-							      "length", (json_int_t)vm_layer_length(h->vm, i)));
+		(void)json_array_append_new(layers,
+					    json_pack("{s:I, s:I}", "offset", (json_int_t)vm_layer_offset(h->vm, i),
+						      "length", (json_int_t)vm_layer_length(h->vm, i)));
 	if (getrandom(seed, sizeof(seed), 0) == (ssize_t)sizeof(seed))
 		entropy = link_base64_encode(seed, sizeof(seed));
 	explicit_bzero(seed, sizeof(seed));
@@ -435,9 +441,7 @@ static void on_agent_event(struct shim *sh, const struct link_event *e)
 			}
 		}
 		break;
-	case LINK_EVENT_OOM:
-		h->oom = true;
-		break;
+	case LINK_EVENT_OOM: h->oom = true; break;
 	}
 }
 
@@ -616,8 +620,17 @@ static void boot_over(struct loop *l, void *arg)
 
 static int make_scratch(const char *path, int64_t size, struct err *err)
 {
-	char *argv[] = { (char *)"mke2fs", (char *)"-q", (char *)"-F", (char *)"-t", (char *)"ext4", (char *)"-m", (char *)"0",
-			 (char *)"-E", (char *)"lazy_itable_init=1,lazy_journal_init=1,nodiscard", (char *)(uintptr_t)path, NULL };
+	char *argv[] = { (char *)"mke2fs",
+			 (char *)"-q",
+			 (char *)"-F",
+			 (char *)"-t",
+			 (char *)"ext4",
+			 (char *)"-m",
+			 (char *)"0",
+			 (char *)"-E",
+			 (char *)"lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+			 (char *)(uintptr_t)path,
+			 NULL };
 	char *envp[] = { (char *)"PATH=/sbin:/usr/sbin:/bin:/usr/bin", NULL };
 	CLEAN_FD int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	pid_t pid;
@@ -813,8 +826,9 @@ static void hyperv_exec(struct shim *sh, struct session *s, const json_t *params
 	}
 	w->console = json_incref(json_object_get(params, "console"));
 	s->backend_data = w;
-	agent_call(sh, "exec", json_pack("{s:s, s:O, s:o}", "exec_id", s->exec_id, "process", process, "streams", streams),
-		   r, s->exec_id, exec_done);
+	agent_call(sh, "exec",
+		   json_pack("{s:s, s:O, s:o}", "exec_id", s->exec_id, "process", process, "streams", streams), r,
+		   s->exec_id, exec_done);
 }
 
 static json_t *with_exec(const struct session *s, json_t *params)
@@ -831,8 +845,8 @@ static void hyperv_signal(struct shim *sh, struct session *s, int sig, struct sh
 
 static void hyperv_resize(struct shim *sh, struct session *s, unsigned height, unsigned width, struct shim_reply *r)
 {
-	agent_call(sh, "resize", with_exec(s, json_pack("{s:i, s:i}", "height", (int)height, "width", (int)width)), r, NULL,
-		   NULL);
+	agent_call(sh, "resize", with_exec(s, json_pack("{s:i, s:i}", "height", (int)height, "width", (int)width)), r,
+		   NULL, NULL);
 }
 
 static void hyperv_pause(struct shim *sh, bool paused, struct shim_reply *r)

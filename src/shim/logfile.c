@@ -27,7 +27,7 @@
 struct line {
 	struct buf text;      /* what was read of it */
 	struct timespec time; /* of its first part */
-	bool partial;	      /* parts of it were written */
+	bool partial;         /* parts of it were written */
 };
 
 struct logfile {

@@ -45,9 +45,9 @@ struct shim {
 	struct shim_exit exit;
 
 	const struct shim_backend *backend; /* NULL before start */
-	void *backend_data;		    /* the backend's own */
+	void *backend_data;                 /* the backend's own */
 
-	struct session *main;	/* the container's own stdio; there from the beginning */
+	struct session *main; /* the container's own stdio; there from the beginning */
 	struct session *execs;
 	bool stdin_open, stdin_once;
 
@@ -85,7 +85,7 @@ int control_add(struct shim *sh, int fd, struct err *err) MUST_CHECK; /* takes @
 void control_close_all(struct shim *sh);
 bool control_connected(const struct shim *sh);
 void control_event(struct shim *sh, const char *event, json_t *params); /* to all; steals @params */
-void control_reply(struct shim_reply *r, json_t *result);		 /* steals @result; NULL: {} */
+void control_reply(struct shim_reply *r, json_t *result);               /* steals @result; NULL: {} */
 void control_fail(struct shim_reply *r, const struct err *err);
 json_t *shim_exit_json(const struct shim_exit *e);
 

@@ -30,10 +30,10 @@
 #include "shim/logfile.h"
 
 #define PIPE_SIZE  (1 << 20)
-#define CHUNK	   65536
+#define CHUNK      65536
 #define QUEUE_SOFT (256U << 10)
 #define QUEUE_HARD (8U << 20)
-#define IN_SOFT	   65536U
+#define IN_SOFT    65536U
 #define STALL_MS   30000
 #define DRAIN_MS   2000
 
@@ -273,8 +273,14 @@ static void client_flush(struct client *c)
 
 static void client_put(struct client *c, int type, const char *bytes, size_t n)
 {
-	unsigned char head[8] = { (unsigned char)type, 0, 0, 0, (unsigned char)(n >> 24), (unsigned char)(n >> 16),
-				  (unsigned char)(n >> 8), (unsigned char)n };
+	unsigned char head[8] = { (unsigned char)type,
+				  0,
+				  0,
+				  0,
+				  (unsigned char)(n >> 24),
+				  (unsigned char)(n >> 16),
+				  (unsigned char)(n >> 8),
+				  (unsigned char)n };
 	struct iovec iov[2] = { { head, c->want.mux ? sizeof(head) : 0 }, { (void *)(uintptr_t)bytes, n } };
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
 	size_t done = 0;

@@ -13,16 +13,16 @@
 struct stream {
 	struct session *session;
 	int type; /* 1 stdout (and a terminal), 2 stderr */
-	int fd;	  /* owned; -1: at its end */
+	int fd;   /* owned; -1: at its end */
 	struct loop_source *source;
 };
 
 struct session {
 	struct shim *shim;
 	struct session *next; /* of shim->execs */
-	char *exec_id;	      /* NULL: the container's own */
+	char *exec_id;        /* NULL: the container's own */
 	bool tty, started, exited, finished;
-	bool returned; /* the clients' sockets are the engine's again, which says why */
+	bool returned;    /* the clients' sockets are the engine's again, which says why */
 	bool close_stdin; /* when a client's stdin ends, the process's stdin does */
 	bool stdin_open;
 	bool stalled; /* output is not read: a client's queue is full */
@@ -30,7 +30,7 @@ struct session {
 	void *backend_data; /* of an exec: the backend's own */
 	int exit_code;
 	struct stream out[2];
-	int in_fd; /* the process's stdin; owned */
+	int in_fd;   /* the process's stdin; owned */
 	int console; /* for resize; owned; -1: none */
 	struct loop_source *in_source;
 	struct buf in;

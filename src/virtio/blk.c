@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SECTOR 512U
-#define DISCARD_SECTORS_MAX (1U << 22)
+#define SECTOR               512U
+#define DISCARD_SECTORS_MAX  (1U << 22)
 #define DISCARD_SEGMENTS_MAX 16U
 
 int blk_add(struct blk *b, int fd, uint64_t size, struct err *err)
@@ -69,7 +69,8 @@ static int transfer_extent(const struct blk *b, const struct blk_extent *e, uint
 	return 0;
 }
 
-static int transfer(const struct blk *b, uint64_t at, const struct iovec *iov, unsigned int count, size_t len, bool write)
+static int transfer(const struct blk *b, uint64_t at, const struct iovec *iov, unsigned int count, size_t len,
+		    bool write)
 {
 	size_t done = 0;
 
@@ -128,7 +129,8 @@ static uint8_t discard(const struct blk *b, uint32_t type, const struct iovec *i
 			return VIRTIO_BLK_S_UNSUPP;
 		if (!in_range(b, sector, bytes) || bytes / SECTOR > DISCARD_SECTORS_MAX)
 			return VIRTIO_BLK_S_IOERR;
-		if (bytes && zero_range(b->extents[0].fd, sector * SECTOR, bytes, unmap) < 0 && type != VIRTIO_BLK_T_DISCARD)
+		if (bytes && zero_range(b->extents[0].fd, sector * SECTOR, bytes, unmap) < 0 &&
+		    type != VIRTIO_BLK_T_DISCARD)
 			return VIRTIO_BLK_S_IOERR;
 	}
 	return VIRTIO_BLK_S_OK;
@@ -228,6 +230,9 @@ struct vu_ops blk_ops(const struct blk *b)
 	if (b->read_only)
 		features |= 1ULL << VIRTIO_BLK_F_RO;
 	else
-		features |= 1ULL << VIRTIO_BLK_F_FLUSH | 1ULL << VIRTIO_BLK_F_DISCARD | 1ULL << VIRTIO_BLK_F_WRITE_ZEROES;
-	return (struct vu_ops){ .name = "blk", .features = features, .queues = 1, .get_config = get_config, .kick = kick };
+		features |=
+			1ULL << VIRTIO_BLK_F_FLUSH | 1ULL << VIRTIO_BLK_F_DISCARD | 1ULL << VIRTIO_BLK_F_WRITE_ZEROES;
+	return (struct vu_ops){
+		.name = "blk", .features = features, .queues = 1, .get_config = get_config, .kick = kick
+	};
 }

@@ -5,13 +5,13 @@
 
 #include "virtio/vhost_user.h"
 
-#define BLK_EXTENTS_MAX 128
+#define BLK_EXTENTS_MAX  128
 #define BLK_EXTENT_ALIGN 4096
 
 struct blk_extent {
-	int fd;			/* borrowed */
-	uint64_t start;		/* on the disk */
-	uint64_t length;	/* on the disk: the file's, rounded up; the rest reads as zeros */
+	int fd;          /* borrowed */
+	uint64_t start;  /* on the disk */
+	uint64_t length; /* on the disk: the file's, rounded up; the rest reads as zeros */
 };
 
 struct blk {

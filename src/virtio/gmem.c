@@ -15,7 +15,8 @@ int gmem_map(struct gmem *m, uint64_t guest, uint64_t user, uint64_t size, int f
 
 	if (m->count == GMEM_REGIONS_MAX)
 		return err_set(err, EINVAL, "more than %d memory regions", GMEM_REGIONS_MAX);
-	if (size == 0 || __builtin_add_overflow(offset, size, &end) || __builtin_add_overflow(guest, size, &(uint64_t){ 0 }) ||
+	if (size == 0 || __builtin_add_overflow(offset, size, &end) ||
+	    __builtin_add_overflow(guest, size, &(uint64_t){ 0 }) ||
 	    __builtin_add_overflow(user, size, &(uint64_t){ 0 }) || end > (uint64_t)INT64_MAX)
 		return err_set(err, EINVAL, "a memory region wraps around");
 	if (fstat(fd, &st) < 0)
@@ -25,8 +26,12 @@ int gmem_map(struct gmem *m, uint64_t guest, uint64_t user, uint64_t size, int f
 	map = mmap(NULL, (size_t)end, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 	if (map == MAP_FAILED)
 		return err_sys(err, errno, "cannot map guest memory");
-	m->regions[m->count++] = (struct gmem_region){ .guest = guest, .user = user, .size = size,
-		.host = (uint8_t *)map + offset, .map = map, .map_len = (size_t)end };
+	m->regions[m->count++] = (struct gmem_region){ .guest = guest,
+						       .user = user,
+						       .size = size,
+						       .host = (uint8_t *)map + offset,
+						       .map = map,
+						       .map_len = (size_t)end };
 	return 0;
 }
 

@@ -15,11 +15,11 @@
 #define GMEM_REGIONS_MAX 8
 
 struct gmem_region {
-	uint64_t guest;	/* guest physical address */
-	uint64_t user;	/* address in the front end's process, in which vhost-user names the rings */
+	uint64_t guest; /* guest physical address */
+	uint64_t user;  /* address in the front end's process, in which vhost-user names the rings */
 	uint64_t size;
-	uint8_t *host;	/* where the region is here */
-	void *map;	/* the mapping, owned; NULL: borrowed memory (tests) */
+	uint8_t *host; /* where the region is here */
+	void *map;     /* the mapping, owned; NULL: borrowed memory (tests) */
 	size_t map_len;
 };
 

@@ -13,22 +13,35 @@
 #include "base/log.h"
 
 enum {
-	VU_GET_FEATURES = 1, VU_SET_FEATURES = 2, VU_SET_OWNER = 3, VU_RESET_OWNER = 4, VU_SET_MEM_TABLE = 5,
-	VU_SET_VRING_NUM = 8, VU_SET_VRING_ADDR = 9, VU_SET_VRING_BASE = 10, VU_GET_VRING_BASE = 11,
-	VU_SET_VRING_KICK = 12, VU_SET_VRING_CALL = 13, VU_SET_VRING_ERR = 14, VU_GET_PROTOCOL_FEATURES = 15,
-	VU_SET_PROTOCOL_FEATURES = 16, VU_GET_QUEUE_NUM = 17, VU_SET_VRING_ENABLE = 18,
-	VU_GET_CONFIG = 24, VU_SET_CONFIG = 25,
+	VU_GET_FEATURES = 1,
+	VU_SET_FEATURES = 2,
+	VU_SET_OWNER = 3,
+	VU_RESET_OWNER = 4,
+	VU_SET_MEM_TABLE = 5,
+	VU_SET_VRING_NUM = 8,
+	VU_SET_VRING_ADDR = 9,
+	VU_SET_VRING_BASE = 10,
+	VU_GET_VRING_BASE = 11,
+	VU_SET_VRING_KICK = 12,
+	VU_SET_VRING_CALL = 13,
+	VU_SET_VRING_ERR = 14,
+	VU_GET_PROTOCOL_FEATURES = 15,
+	VU_SET_PROTOCOL_FEATURES = 16,
+	VU_GET_QUEUE_NUM = 17,
+	VU_SET_VRING_ENABLE = 18,
+	VU_GET_CONFIG = 24,
+	VU_SET_CONFIG = 25,
 };
 
-#define VU_VERSION 1U
-#define VU_REPLY 4U
-#define VU_NEED_REPLY 8U
+#define VU_VERSION             1U
+#define VU_REPLY               4U
+#define VU_NEED_REPLY          8U
 #define VU_F_PROTOCOL_FEATURES (1ULL << 30)
-#define VU_F_VERSION_1 (1ULL << 32)
-#define VU_P_MQ (1ULL << 0)
-#define VU_P_REPLY_ACK (1ULL << 3)
-#define VU_P_CONFIG (1ULL << 9)
-#define VU_PROTOCOL (VU_P_MQ | VU_P_REPLY_ACK | VU_P_CONFIG)
+#define VU_F_VERSION_1         (1ULL << 32)
+#define VU_P_MQ                (1ULL << 0)
+#define VU_P_REPLY_ACK         (1ULL << 3)
+#define VU_P_CONFIG            (1ULL << 9)
+#define VU_PROTOCOL            (VU_P_MQ | VU_P_REPLY_ACK | VU_P_CONFIG)
 
 struct vu_header {
 	uint32_t request, flags, size;
@@ -237,8 +250,9 @@ static uint64_t offered(const struct vu_device *d)
 static int handle(struct vu_device *d, struct vu_message *m, bool *answered, struct err *err)
 {
 	*answered = false;
-	if (m->h.size < sizeof(m->p.u64) && (m->h.request == VU_SET_FEATURES || m->h.request == VU_SET_PROTOCOL_FEATURES ||
-	    (m->h.request >= VU_SET_VRING_KICK && m->h.request <= VU_SET_VRING_ERR)))
+	if (m->h.size < sizeof(m->p.u64) &&
+	    (m->h.request == VU_SET_FEATURES || m->h.request == VU_SET_PROTOCOL_FEATURES ||
+	     (m->h.request >= VU_SET_VRING_KICK && m->h.request <= VU_SET_VRING_ERR)))
 		return err_set(err, EPROTO, "short message");
 	switch (m->h.request) {
 	case VU_SET_FEATURES:
@@ -247,42 +261,28 @@ static int handle(struct vu_device *d, struct vu_message *m, bool *answered, str
 		d->features = m->p.u64;
 		d->enable_needed = (m->p.u64 & VU_F_PROTOCOL_FEATURES) != 0;
 		return 0;
-	case VU_SET_PROTOCOL_FEATURES:
-		d->protocol_features = m->p.u64 & VU_PROTOCOL;
-		return 0;
+	case VU_SET_PROTOCOL_FEATURES: d->protocol_features = m->p.u64 & VU_PROTOCOL; return 0;
 	case VU_SET_OWNER:
-	case VU_RESET_OWNER:
-		return 0;
-	case VU_SET_MEM_TABLE:
-		return set_mem_table(d, m, err);
+	case VU_RESET_OWNER: return 0;
+	case VU_SET_MEM_TABLE: return set_mem_table(d, m, err);
 	case VU_SET_VRING_KICK:
 	case VU_SET_VRING_CALL:
-	case VU_SET_VRING_ERR:
-		return set_vring_fd(d, m, err);
+	case VU_SET_VRING_ERR: return set_vring_fd(d, m, err);
 	case VU_SET_VRING_NUM:
 	case VU_SET_VRING_ADDR:
 	case VU_SET_VRING_BASE:
-	case VU_SET_VRING_ENABLE:
-		return handle_vring(d, m, err);
-	case VU_SET_CONFIG:
-		return err_set(err, EPERM, "the configuration is read-only");
-	default:
-		break;
+	case VU_SET_VRING_ENABLE: return handle_vring(d, m, err);
+	case VU_SET_CONFIG: return err_set(err, EPERM, "the configuration is read-only");
+	default: break;
 	}
 	*answered = true;
 	switch (m->h.request) {
-	case VU_GET_FEATURES:
-		return reply_u64(d, m, offered(d));
-	case VU_GET_PROTOCOL_FEATURES:
-		return reply_u64(d, m, VU_PROTOCOL);
-	case VU_GET_QUEUE_NUM:
-		return reply_u64(d, m, d->ops.queues);
-	case VU_GET_CONFIG:
-		return get_config(d, m, err);
-	case VU_GET_VRING_BASE:
-		return handle_vring(d, m, err);
-	default:
-		return err_set(err, EPROTO, "unknown request %u", m->h.request);
+	case VU_GET_FEATURES: return reply_u64(d, m, offered(d));
+	case VU_GET_PROTOCOL_FEATURES: return reply_u64(d, m, VU_PROTOCOL);
+	case VU_GET_QUEUE_NUM: return reply_u64(d, m, d->ops.queues);
+	case VU_GET_CONFIG: return get_config(d, m, err);
+	case VU_GET_VRING_BASE: return handle_vring(d, m, err);
+	default: return err_set(err, EPROTO, "unknown request %u", m->h.request);
 	}
 }
 

@@ -17,7 +17,7 @@ struct vu_device;
 
 struct vu_ops {
 	const char *name;
-	uint64_t features;	/* of this device kind; VERSION_1 and PROTOCOL_FEATURES are added */
+	uint64_t features; /* of this device kind; VERSION_1 and PROTOCOL_FEATURES are added */
 	uint16_t queues;
 	/* get_config - fill @len zeroed bytes of config space from @offset (bounds checked to VU_CONFIG_MAX). */
 	void (*get_config)(struct vu_device *d, uint32_t offset, uint32_t len, uint8_t *to);

@@ -7,9 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DESC_NEXT 1
-#define DESC_WRITE 2
-#define DESC_INDIRECT 4
+#define DESC_NEXT          1
+#define DESC_WRITE         2
+#define DESC_INDIRECT      4
 #define AVAIL_NO_INTERRUPT 1
 
 struct desc {

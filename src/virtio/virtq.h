@@ -17,13 +17,13 @@
 #define VIRTQ_SIZE_MAX 1024 /* QEMU over virtio-mmio offers this to every driver */
 
 struct virtq {
-	const struct gmem *mem;	/* borrowed */
+	const struct gmem *mem; /* borrowed */
 	uint16_t size;
 	uint8_t *desc, *avail, *used; /* in guest memory; NULL: not started */
 	uint16_t next_avail;
 	uint16_t next_used;
-	bool broken;		/* the driver broke a rule: nothing is taken any more */
-	int call_fd;		/* borrowed eventfd that interrupts the driver; -1: none */
+	bool broken; /* the driver broke a rule: nothing is taken any more */
+	int call_fd; /* borrowed eventfd that interrupts the driver; -1: none */
 };
 
 struct virtq_chain {
@@ -46,9 +46,18 @@ void virtq_push(struct virtq *q, uint16_t head, uint32_t written);
 void virtq_notify(struct virtq *q);
 
 /* Bytes for the three areas of a queue of @size. */
-static inline uint64_t virtq_desc_bytes(uint32_t size) { return 16ULL * size; }
-static inline uint64_t virtq_avail_bytes(uint32_t size) { return 6 + 2ULL * size; }
-static inline uint64_t virtq_used_bytes(uint32_t size) { return 6 + 8ULL * size; }
+static inline uint64_t virtq_desc_bytes(uint32_t size)
+{
+	return 16ULL * size;
+}
+static inline uint64_t virtq_avail_bytes(uint32_t size)
+{
+	return 6 + 2ULL * size;
+}
+static inline uint64_t virtq_used_bytes(uint32_t size)
+{
+	return 6 + 8ULL * size;
+}
 
 /* iov_copy_out - copy up to @n bytes from segments at @offset; iov_slice - the part of segments that is [offset, offset+len). */
 size_t iov_copy_out(const struct iovec *iov, unsigned int count, size_t offset, void *to, size_t n);

@@ -26,24 +26,24 @@
 #include "base/fd.h"
 #include "base/log.h"
 
-#define HOST_CID 2
-#define RXQ 0
-#define TXQ 1
+#define HOST_CID   2
+#define RXQ        0
+#define TXQ        1
 #define PACKET_MAX (64U << 10)
-#define BOTH (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
+#define BOTH       (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
 
 struct conn {
 	struct vsock *v;
 	uint32_t guest_port, host_port;
 	int fd; /* owned; -1: free slot */
 	struct loop_source *source;
-	struct buf out;			/* from the guest, not yet taken by the socket */
-	uint32_t fwd_cnt;		/* bytes from the guest that left our buffer */
-	uint32_t told_fwd_cnt;		/* the last the guest heard */
-	uint32_t received;		/* bytes from the guest */
+	struct buf out;        /* from the guest, not yet taken by the socket */
+	uint32_t fwd_cnt;      /* bytes from the guest that left our buffer */
+	uint32_t told_fwd_cnt; /* the last the guest heard */
+	uint32_t received;     /* bytes from the guest */
 	uint32_t sent, peer_alloc, peer_fwd;
-	uint32_t guest_shut;		/* VIRTIO_VSOCK_SHUTDOWN_* that the guest said */
-	uint32_t our_shut;		/* what we have to say or said */
+	uint32_t guest_shut; /* VIRTIO_VSOCK_SHUTDOWN_* that the guest said */
+	uint32_t our_shut;   /* what we have to say or said */
 	bool want_response, want_credit, want_shutdown, want_reset;
 	bool readable, eof, hup, write_shut;
 };
@@ -153,8 +153,10 @@ static void watch(struct conn *c)
 		c->source = NULL;
 	}
 	if (c->source)
-		loop_set_events(c->source, (!c->readable && !c->eof && !(c->guest_shut & VIRTIO_VSOCK_SHUTDOWN_RCV) ? EPOLLIN : 0U) |
-						   (c->out.len ? EPOLLOUT : 0U));
+		loop_set_events(
+			c->source,
+			(!c->readable && !c->eof && !(c->guest_shut & VIRTIO_VSOCK_SHUTDOWN_RCV) ? EPOLLIN : 0U) |
+				(c->out.len ? EPOLLOUT : 0U));
 }
 
 /* After the buffer emptied: pass the guest's half-close on; a connection closed by the guest is answered and over. */
@@ -266,7 +268,8 @@ static void on_data(struct conn *c, const struct virtq_chain *ch, uint32_t len)
 		struct msghdr m = { .msg_iov = part };
 		ssize_t n;
 
-		m.msg_iovlen = iov_slice(ch->iov, ch->out_count, sizeof(struct virtio_vsock_hdr), len, part, VIRTQ_SIZE_MAX);
+		m.msg_iovlen =
+			iov_slice(ch->iov, ch->out_count, sizeof(struct virtio_vsock_hdr), len, part, VIRTQ_SIZE_MAX);
 		n = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n < 0 && errno != EAGAIN && errno != EINTR) {
 			c->want_reset = true;
@@ -281,7 +284,8 @@ static void on_data(struct conn *c, const struct virtq_chain *ch, uint32_t len)
 			c->want_reset = true;
 			return;
 		}
-		buf_commit(&c->out, iov_copy_out(ch->iov, ch->out_count, sizeof(struct virtio_vsock_hdr) + done, room, len - done));
+		buf_commit(&c->out, iov_copy_out(ch->iov, ch->out_count, sizeof(struct virtio_vsock_hdr) + done, room,
+						 len - done));
 	}
 	if (c->fwd_cnt - c->told_fwd_cnt >= VSOCK_BUF_BYTES / 2)
 		c->want_credit = true;
@@ -329,24 +333,15 @@ static void on_packet(struct vsock *v, const struct virtq_chain *ch)
 	c->peer_alloc = le32toh(h.buf_alloc);
 	c->peer_fwd = le32toh(h.fwd_cnt);
 	switch (op) {
-	case VIRTIO_VSOCK_OP_RW:
-		on_data(c, ch, len);
-		break;
-	case VIRTIO_VSOCK_OP_SHUTDOWN:
-		on_shutdown(c, le32toh(h.flags));
-		break;
-	case VIRTIO_VSOCK_OP_CREDIT_UPDATE:
-		break;
-	case VIRTIO_VSOCK_OP_CREDIT_REQUEST:
-		c->want_credit = true;
-		break;
+	case VIRTIO_VSOCK_OP_RW: on_data(c, ch, len); break;
+	case VIRTIO_VSOCK_OP_SHUTDOWN: on_shutdown(c, le32toh(h.flags)); break;
+	case VIRTIO_VSOCK_OP_CREDIT_UPDATE: break;
+	case VIRTIO_VSOCK_OP_CREDIT_REQUEST: c->want_credit = true; break;
 	case VIRTIO_VSOCK_OP_RST:
 		flush_out(c);
 		conn_free(c);
 		break;
-	default: /* REQUEST or RESPONSE on an open connection, unknown */
-		c->want_reset = true;
-		break;
+	default: /* REQUEST or RESPONSE on an open connection, unknown */ c->want_reset = true; break;
 	}
 }
 
@@ -359,9 +354,12 @@ static uint32_t credit(const struct conn *c)
 
 static void fill_header(struct virtio_vsock_hdr *h, uint16_t op, uint32_t guest_port, uint32_t host_port, uint32_t type)
 {
-	*h = (struct virtio_vsock_hdr){ .src_cid = htole64(HOST_CID), .dst_cid = htole64(VSOCK_GUEST_CID),
-		.src_port = htole32(host_port), .dst_port = htole32(guest_port), .type = htole16((uint16_t)type),
-		.op = htole16(op) };
+	*h = (struct virtio_vsock_hdr){ .src_cid = htole64(HOST_CID),
+					.dst_cid = htole64(VSOCK_GUEST_CID),
+					.src_port = htole32(host_port),
+					.dst_port = htole32(guest_port),
+					.type = htole16((uint16_t)type),
+					.op = htole16(op) };
 }
 
 static bool has_work(const struct conn *c)
@@ -382,7 +380,8 @@ static uint32_t read_payload(struct conn *c, const struct virtq_chain *ch)
 		room = credit(c);
 	if (room > PACKET_MAX)
 		room = PACKET_MAX;
-	n = iov_slice(ch->iov + ch->out_count, ch->in_count, sizeof(struct virtio_vsock_hdr), room, part, VIRTQ_SIZE_MAX);
+	n = iov_slice(ch->iov + ch->out_count, ch->in_count, sizeof(struct virtio_vsock_hdr), room, part,
+		      VIRTQ_SIZE_MAX);
 	if (n == 0)
 		return 0;
 	do {
@@ -548,5 +547,7 @@ static void get_config(struct vu_device *d, uint32_t offset, uint32_t len, uint8
 
 struct vu_ops vsock_ops(void)
 {
-	return (struct vu_ops){ .name = "vsock", .queues = 2, .get_config = get_config, .kick = kick, .stopped = stopped };
+	return (struct vu_ops){
+		.name = "vsock", .queues = 2, .get_config = get_config, .kick = kick, .stopped = stopped
+	};
 }

@@ -9,11 +9,11 @@
 
 #include "virtio/vhost_user.h"
 
-#define VSOCK_CONNS_MAX 256
-#define VSOCK_PORTS_MAX 256
-#define VSOCK_BUF_BYTES (64U << 10)
+#define VSOCK_CONNS_MAX  256
+#define VSOCK_PORTS_MAX  256
+#define VSOCK_BUF_BYTES  (64U << 10)
 #define VSOCK_RESETS_MAX 128
-#define VSOCK_GUEST_CID 3
+#define VSOCK_GUEST_CID  3
 
 struct vsock;
 

@@ -6,9 +6,9 @@
 #include <stdint.h>
 
 enum devctl_type {
-	DEVCTL_LISTEN = 1,	/* shim to device: port */
-	DEVCTL_UNLISTEN = 2,	/* shim to device: port */
-	DEVCTL_ACCEPTED = 3,	/* device to shim: port, with one stream socket (SCM_RIGHTS) */
+	DEVCTL_LISTEN = 1,   /* shim to device: port */
+	DEVCTL_UNLISTEN = 2, /* shim to device: port */
+	DEVCTL_ACCEPTED = 3, /* device to shim: port, with one stream socket (SCM_RIGHTS) */
 };
 
 struct devctl_packet {

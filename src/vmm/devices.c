@@ -153,13 +153,26 @@ static int serve(struct devices *d, struct err *err)
 static int filter(struct err *err)
 {
 	static const int allowed[] = {
-		SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(preadv), SCMP_SYS(pwritev),
-		SCMP_SYS(sendmsg), SCMP_SYS(recvmsg), SCMP_SYS(sendto), SCMP_SYS(recvfrom), SCMP_SYS(shutdown), SCMP_SYS(close),
-		SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(epoll_ctl), SCMP_SYS(poll), SCMP_SYS(ppoll),
-		SCMP_SYS(fstat), SCMP_SYS(newfstatat), SCMP_SYS(fcntl), SCMP_SYS(fallocate), SCMP_SYS(fdatasync),
-		SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(brk), SCMP_SYS(madvise), SCMP_SYS(futex), SCMP_SYS(getrandom),
-		SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
-		SCMP_SYS(restart_syscall), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(tgkill), SCMP_SYS(exit), SCMP_SYS(exit_group),
+		SCMP_SYS(read),         SCMP_SYS(write),
+		SCMP_SYS(readv),        SCMP_SYS(writev),
+		SCMP_SYS(preadv),       SCMP_SYS(pwritev),
+		SCMP_SYS(sendmsg),      SCMP_SYS(recvmsg),
+		SCMP_SYS(sendto),       SCMP_SYS(recvfrom),
+		SCMP_SYS(shutdown),     SCMP_SYS(close),
+		SCMP_SYS(epoll_wait),   SCMP_SYS(epoll_pwait),
+		SCMP_SYS(epoll_pwait2), SCMP_SYS(epoll_ctl),
+		SCMP_SYS(poll),         SCMP_SYS(ppoll),
+		SCMP_SYS(fstat),        SCMP_SYS(newfstatat),
+		SCMP_SYS(fcntl),        SCMP_SYS(fallocate),
+		SCMP_SYS(fdatasync),    SCMP_SYS(munmap),
+		SCMP_SYS(mremap),       SCMP_SYS(brk),
+		SCMP_SYS(madvise),      SCMP_SYS(futex),
+		SCMP_SYS(getrandom),    SCMP_SYS(clock_gettime),
+		SCMP_SYS(gettimeofday), SCMP_SYS(rt_sigprocmask),
+		SCMP_SYS(rt_sigreturn), SCMP_SYS(restart_syscall),
+		SCMP_SYS(getpid),       SCMP_SYS(gettid),
+		SCMP_SYS(tgkill),       SCMP_SYS(exit),
+		SCMP_SYS(exit_group),
 	};
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int rc = ctx ? 0 : -ENOMEM;
@@ -167,9 +180,11 @@ static int filter(struct err *err)
 	for (size_t i = 0; rc == 0 && i < ARRAY_LEN(allowed); i++)
 		rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
 	if (rc == 0)
-		rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+				      SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (rc == 0)
-		rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+				      SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (rc == 0)
 		rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
 	if (rc == 0)

@@ -10,8 +10,8 @@
 #include "base/err.h"
 
 struct jail_bind {
-	const char *at;		/* where in the new root, e.g. "/usr"; its parent must exist */
-	int fd;			/* O_PATH descriptor of the file or folder; shown read-only */
+	const char *at; /* where in the new root, e.g. "/usr"; its parent must exist */
+	int fd;         /* O_PATH descriptor of the file or folder; shown read-only */
 };
 
 /* jail_root - replace the root by a read-only tmpfs that holds only @binds. Needs an own mount namespace. */

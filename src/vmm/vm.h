@@ -25,19 +25,19 @@
 struct vm;
 
 struct vm_config {
-	const char *kernel;		/* path of an uncompressed vmlinux with a PVH entry */
-	const char *initrd;		/* path of the initramfs */
-	const char *cmdline_extra;	/* appended to the kernel's command line; NULL: nothing */
-	uint64_t memory_bytes;		/* at least 32 MiB; rounded up to 2 MiB */
-	unsigned int vcpus;		/* 0: 1 */
-	const int *layer_fds;		/* borrowed, readable: the first disk, /dev/vda, read-only, end to end */
-	size_t layer_count;		/* at most VM_LAYERS_MAX; 0: no layers disk */
-	int scratch_fd;			/* borrowed, read-write: the next disk (/dev/vdb after a layers disk); -1: none */
-	const char *accelerator;	/* "software"; NULL: the same. "kvm" is refused: not built yet */
-	const char *qemu_path;		/* NULL: /usr/bin/qemu-system-x86_64 */
-	const char *vmm_path;		/* walnut-vmm; NULL: beside the running executable */
-	uid_t uid;			/* of both processes; 0: 65534 */
-	gid_t gid;			/* 0: 65534 */
+	const char *kernel;        /* path of an uncompressed vmlinux with a PVH entry */
+	const char *initrd;        /* path of the initramfs */
+	const char *cmdline_extra; /* appended to the kernel's command line; NULL: nothing */
+	uint64_t memory_bytes;     /* at least 32 MiB; rounded up to 2 MiB */
+	unsigned int vcpus;        /* 0: 1 */
+	const int *layer_fds;      /* borrowed, readable: the first disk, /dev/vda, read-only, end to end */
+	size_t layer_count;        /* at most VM_LAYERS_MAX; 0: no layers disk */
+	int scratch_fd;            /* borrowed, read-write: the next disk (/dev/vdb after a layers disk); -1: none */
+	const char *accelerator;   /* "software"; NULL: the same. "kvm" is refused: not built yet */
+	const char *qemu_path;     /* NULL: /usr/bin/qemu-system-x86_64 */
+	const char *vmm_path;      /* walnut-vmm; NULL: beside the running executable */
+	uid_t uid;                 /* of both processes; 0: 65534 */
+	gid_t gid;                 /* 0: 65534 */
 	/* Called in the caller's process for each child, before the child does anything, to put it into a cgroup. NULL: not. */
 	int (*place)(void *arg, pid_t pid, struct err *err);
 	void *place_arg;

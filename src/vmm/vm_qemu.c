@@ -30,9 +30,9 @@
 #include "vmm/devctl.h"
 #include "vmm/jail.h"
 
-#define NOBODY 65534
+#define NOBODY   65534
 #define ARGS_MAX (VM_LAYERS_MAX + 96)
-#define CMDLINE "console=hvc0 quiet reboot=t panic=-1 swiotlb=noforce percpu_alloc=page tsc=reliable no_timer_check"
+#define CMDLINE  "console=hvc0 quiet reboot=t panic=-1 swiotlb=noforce percpu_alloc=page tsc=reliable no_timer_check"
 
 struct vm_child {
 	pid_t pid;
@@ -141,8 +141,11 @@ static int qemu_jail(const struct vm_config *config, struct err *err)
 		const char *from, *at;
 		bool needed;
 	} shown[] = {
-		{ "/usr", "/usr", true }, { "/lib", "/lib", false }, { "/lib64", "/lib64", false },
-		{ "/etc/ld.so.cache", "/etc/ld.so.cache", false }, { config->kernel, "/kernel", true },
+		{ "/usr", "/usr", true },
+		{ "/lib", "/lib", false },
+		{ "/lib64", "/lib64", false },
+		{ "/etc/ld.so.cache", "/etc/ld.so.cache", false },
+		{ config->kernel, "/kernel", true },
 		{ config->initrd, "/initrd", true },
 	};
 	struct jail_bind binds[ARRAY_LEN(shown)];
@@ -224,7 +227,8 @@ static int spawn(struct vm_child *child, struct command *c, const struct vm_conf
 	if (pid == 0) {
 		(void)close(alive[1]);
 		if (child_prepare(c, config, is_qemu, alive[0], &errors[1], &e) == 0) {
-			char *env[] = { (char *)"PATH=/usr/bin:/bin", getenv("WALNUT_VMM_DEBUG") ? (char *)"WALNUT_VMM_DEBUG=1" : NULL, NULL };
+			char *env[] = { (char *)"PATH=/usr/bin:/bin",
+					getenv("WALNUT_VMM_DEBUG") ? (char *)"WALNUT_VMM_DEBUG=1" : NULL, NULL };
 
 			(void)execve(c->argv[0], c->argv, env);
 			(void)err_sys(&e, errno, "%s", c->argv[0]);
@@ -272,7 +276,8 @@ static int build_devices(struct command *c, const struct vm_config *config, cons
 	return c->failed ? -ENOMEM : 0;
 }
 
-static int build_qemu(struct command *c, const struct vm_config *config, int vsock, int layers, int scratch, int console)
+static int build_qemu(struct command *c, const struct vm_config *config, int vsock, int layers, int scratch,
+		      int console)
 {
 	unsigned int vcpus = config->vcpus ? config->vcpus : 1, khz = tsc_khz();
 	uint64_t memory = (config->memory_bytes + (2U << 20) - 1) >> 21 << 1; /* MiB */
@@ -302,10 +307,11 @@ static int build_qemu(struct command *c, const struct vm_config *config, int vso
 	arg(c, "/initrd");
 	arg(c, "-append");
 	if (khz)
-		arg(c, CMDLINE " tsc_early_khz=%u%s%s%s", khz, vcpus == 1 ? " noapictimer" : "", config->cmdline_extra ? " " : "",
-		    config->cmdline_extra ? config->cmdline_extra : "");
+		arg(c, CMDLINE " tsc_early_khz=%u%s%s%s", khz, vcpus == 1 ? " noapictimer" : "",
+		    config->cmdline_extra ? " " : "", config->cmdline_extra ? config->cmdline_extra : "");
 	else
-		arg(c, CMDLINE "%s%s", config->cmdline_extra ? " " : "", config->cmdline_extra ? config->cmdline_extra : "");
+		arg(c, CMDLINE "%s%s", config->cmdline_extra ? " " : "",
+		    config->cmdline_extra ? config->cmdline_extra : "");
 	arg(c, "-sandbox");
 	arg(c, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 	arg(c, "-chardev");
@@ -341,9 +347,11 @@ static int check(struct vm *vm, const struct vm_config *config, struct err *err)
 	uint64_t at = 0;
 
 	if (config->accelerator && strcmp(config->accelerator, "software") != 0)
-		return err_set(err, ENOSYS, "accelerator \"%s\" is not built yet; use \"software\"", config->accelerator);
+		return err_set(err, ENOSYS, "accelerator \"%s\" is not built yet; use \"software\"",
+			       config->accelerator);
 	if (access(qemu, X_OK) < 0)
-		return err_set(err, ENOENT, "%s not found: install qemu-system-x86 to run hyperv containers without KVM", qemu);
+		return err_set(err, ENOENT,
+			       "%s not found: install qemu-system-x86 to run hyperv containers without KVM", qemu);
 	if (access(config->kernel, R_OK) < 0)
 		return err_sys(err, errno, "guest kernel %s", config->kernel);
 	if (access(config->initrd, R_OK) < 0)
@@ -351,7 +359,8 @@ static int check(struct vm *vm, const struct vm_config *config, struct err *err)
 	if (config->memory_bytes < 32U << 20)
 		return err_set(err, EINVAL, "a virtual machine needs at least 32 MiB of memory");
 	if (config->layer_count > VM_LAYERS_MAX || config->vcpus > 64)
-		return err_set(err, EINVAL, "too many layers (%zu) or processors (%u)", config->layer_count, config->vcpus);
+		return err_set(err, EINVAL, "too many layers (%zu) or processors (%u)", config->layer_count,
+			       config->vcpus);
 	for (size_t i = 0; i < config->layer_count; i++) {
 		struct stat st;
 
@@ -528,11 +537,26 @@ int vm_next_accept(struct vm *vm, uint32_t *port, int *fd, struct err *err)
 	return err_set(err, EPIPE, "the device process of the virtual machine is gone");
 }
 
-int vm_control_fd(const struct vm *vm) { return vm->control; }
-int vm_console_fd(const struct vm *vm) { return vm->console; }
-int vm_qemu_pidfd(const struct vm *vm) { return vm->qemu.pidfd; }
-int vm_device_pidfd(const struct vm *vm) { return vm->devices.pidfd; }
-pid_t vm_qemu_pid(const struct vm *vm) { return vm->qemu.pid; }
+int vm_control_fd(const struct vm *vm)
+{
+	return vm->control;
+}
+int vm_console_fd(const struct vm *vm)
+{
+	return vm->console;
+}
+int vm_qemu_pidfd(const struct vm *vm)
+{
+	return vm->qemu.pidfd;
+}
+int vm_device_pidfd(const struct vm *vm)
+{
+	return vm->devices.pidfd;
+}
+pid_t vm_qemu_pid(const struct vm *vm)
+{
+	return vm->qemu.pid;
+}
 
 uint64_t vm_layer_offset(const struct vm *vm, size_t i)
 {
@@ -558,7 +582,8 @@ bool vm_exit_text(struct vm *vm, char *text, size_t size)
 	c = vm->devices.reaped && (!vm->qemu.reaped || WIFSIGNALED(vm->devices.status)) ? &vm->devices : &vm->qemu;
 	what = c == &vm->qemu ? "the virtual machine" : "the device process of the virtual machine";
 	if (WIFSIGNALED(c->status))
-		(void)snprintf(text, size, "%s was killed by signal %d (%s)", what, WTERMSIG(c->status), strsignal(WTERMSIG(c->status)));
+		(void)snprintf(text, size, "%s was killed by signal %d (%s)", what, WTERMSIG(c->status),
+			       strsignal(WTERMSIG(c->status)));
 	else if (WEXITSTATUS(c->status))
 		(void)snprintf(text, size, "%s failed with status %d", what, WEXITSTATUS(c->status));
 	else

@@ -55,15 +55,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct err err;
 
 	d.loop = loop_new(&err);
-	if (!rx.memory || !v || !d.loop || ring_start(&rx, &d.mem, &d.queues[0].q) || ring_start(&tx, &d.mem, &d.queues[1].q))
+	if (!rx.memory || !v || !d.loop || ring_start(&rx, &d.mem, &d.queues[0].q) ||
+	    ring_start(&tx, &d.mem, &d.queues[1].q))
 		abort();
 	for (uint32_t p = 1; p < 4; p++)
 		if (vsock_listen(v, p) < 0)
 			abort();
 	for (; size >= 8; data += 8, size -= 8) {
-		struct virtio_vsock_hdr h = { .src_cid = 3, .dst_cid = 2, .src_port = data[0] & 1, .dst_port = data[1] & 7,
-			.op = data[2] & 15, .type = 1, .flags = data[3], .len = data[4] * 64U, .buf_alloc = data[5] * 16U,
-			.fwd_cnt = data[6] };
+		struct virtio_vsock_hdr h = { .src_cid = 3,
+					      .dst_cid = 2,
+					      .src_port = data[0] & 1,
+					      .dst_port = data[1] & 7,
+					      .op = data[2] & 15,
+					      .type = 1,
+					      .flags = data[3],
+					      .len = data[4] * 64U,
+					      .buf_alloc = data[5] * 16U,
+					      .fwd_cnt = data[6] };
 
 		memcpy(tx.memory + 0x80000, &h, sizeof(h));
 		ring_desc(&tx, 0, RING_BASE + 0x80000, (uint32_t)sizeof(h) + data[4] * 64U, 0, 0);

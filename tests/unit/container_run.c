@@ -63,7 +63,8 @@ int main(int argc, char **argv)
 			break;
 	(void)waitpid(container_pid(c), &status, 0);
 	if (container_stats(c, &stats, &err) == 0)
-		(void)fprintf(stderr, "[oom kills %lu, status %x]\n", (unsigned long)stats.oom_kills, (unsigned int)status);
+		(void)fprintf(stderr, "[oom kills %lu, status %x]\n", (unsigned long)stats.oom_kills,
+			      (unsigned int)status);
 	container_free(c);
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }

@@ -7,12 +7,12 @@
 
 #include "virtio/virtq.h"
 
-#define RING_MEM (1U << 20)
+#define RING_MEM  (1U << 20)
 #define RING_BASE 0x100000ULL /* guest address of the memory */
 
 struct ring {
 	uint8_t *memory; /* of RING_MEM bytes */
-	uint32_t at;	 /* the queue's place in it */
+	uint32_t at;     /* the queue's place in it */
 	uint16_t size;
 };
 
@@ -26,8 +26,14 @@ static inline void ring_desc(struct ring *r, unsigned int i, uint64_t addr, uint
 	memcpy(d + 14, &next, 2);
 }
 
-static inline uint8_t *ring_avail(struct ring *r) { return r->memory + r->at + 0x4000; }
-static inline uint8_t *ring_used(struct ring *r) { return r->memory + r->at + 0x6000; }
+static inline uint8_t *ring_avail(struct ring *r)
+{
+	return r->memory + r->at + 0x4000;
+}
+static inline uint8_t *ring_used(struct ring *r)
+{
+	return r->memory + r->at + 0x6000;
+}
 
 static inline void ring_set_idx(struct ring *r, uint16_t idx)
 {
@@ -56,7 +62,8 @@ static inline int ring_start(struct ring *r, struct gmem *m, struct virtq *q)
 	struct err err;
 
 	*m = (struct gmem){ .count = 1 };
-	m->regions[0] = (struct gmem_region){ .guest = RING_BASE, .user = RING_BASE, .size = RING_MEM, .host = r->memory };
+	m->regions[0] =
+		(struct gmem_region){ .guest = RING_BASE, .user = RING_BASE, .size = RING_MEM, .host = r->memory };
 	q->call_fd = -1;
 	return virtq_start(q, m, r->size, r->memory + r->at, ring_avail(r), ring_used(r), 0, &err);
 }

@@ -53,7 +53,8 @@ static void test_layers(void **state)
 	assert_int_equal(blk_add(&b, file("two", 4096), 4096, &err), 0);
 	assert_int_equal(b.capacity, 12288);
 	memset(data, 0xee, sizeof(data));
-	assert_int_equal(request(&b, VIRTIO_BLK_T_IN, 8, 0, 8192), VIRTIO_BLK_S_OK); /* across both, past the end of the first */
+	assert_int_equal(request(&b, VIRTIO_BLK_T_IN, 8, 0, 8192),
+			 VIRTIO_BLK_S_OK); /* across both, past the end of the first */
 	assert_int_equal(data[0], 0);
 	assert_int_equal(data[4095], 0);
 	assert_memory_equal(data + 4096, "two", 3);

@@ -36,7 +36,8 @@ static void h_echo(struct http_conn *c, const struct http_request *r, void *arg)
 	char text[512];
 
 	snprintf(text, sizeof(text), "%s %s %d %zu %.100s q=%s id=%s", r->method, r->path, r->api_minor, r->body_len,
-		 r->body, http_query(r, "q") ? http_query(r, "q") : "-", http_param(r, "id") ? http_param(r, "id") : "-");
+		 r->body, http_query(r, "q") ? http_query(r, "q") : "-",
+		 http_param(r, "id") ? http_param(r, "id") : "-");
 	http_reply_text(c, 200, "text/plain", text);
 }
 
@@ -105,14 +106,10 @@ static void h_file(struct http_conn *c, const struct http_request *r, void *arg)
 }
 
 static const struct http_route table[] = {
-	{ "GET", "/echo", h_echo, false },
-	{ "POST", "/echo/{id}/x", h_echo, false },
-	{ "GET", "/later", h_later, false },
-	{ "GET", "/stream", h_stream, false },
-	{ "GET", "/file", h_file, false },
-	{ "POST", "/hijack", h_hijack, false },
-	{ "POST", "/load", h_load, true },
-	{ "GET", "/images/{name:*}/json", h_image, false },
+	{ "GET", "/echo", h_echo, false },   { "POST", "/echo/{id}/x", h_echo, false },
+	{ "GET", "/later", h_later, false }, { "GET", "/stream", h_stream, false },
+	{ "GET", "/file", h_file, false },   { "POST", "/hijack", h_hijack, false },
+	{ "POST", "/load", h_load, true },   { "GET", "/images/{name:*}/json", h_image, false },
 	{ NULL, NULL, NULL, false },
 };
 static const struct http_route *const tables[] = { table, NULL };
@@ -179,10 +176,10 @@ static void ask(struct fixture *f, int fd, const char *request)
 	spin(f, fd);
 }
 
-#define assert_has(text, what)                                                                                         \
-	do {                                                                                                           \
-		if (!strstr(text, what))                                                                               \
-			fail_msg("\"%s\" is not in: %s", what, text);                                                  \
+#define assert_has(text, what)                                        \
+	do {                                                          \
+		if (!strstr(text, what))                              \
+			fail_msg("\"%s\" is not in: %s", what, text); \
 	} while (0)
 
 static void test_plain(void **state)
@@ -198,8 +195,9 @@ static void test_plain(void **state)
 	assert_int_equal(f->len, 0);
 	ask(f, fd, "llo");
 	assert_has(f->text, "POST /echo/abc/x 47 5 hello q=- id=abc");
-	ask(f, fd, "POST /echo/z/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nT: 1\r\n\r\n"
-		   "GET /echo?q=2nd HTTP/1.1\r\n\r\n");
+	ask(f, fd,
+	    "POST /echo/z/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n2\r\nde\r\n0\r\nT: 1\r\n\r\n"
+	    "GET /echo?q=2nd HTTP/1.1\r\n\r\n");
 	assert_has(f->text, "5 abcde");
 	assert_has(f->text, "q=2nd");
 	ask(f, fd, "HEAD /echo HTTP/1.1\r\n\r\n");
@@ -307,7 +305,8 @@ static void test_transfers(void **state)
 	snprintf(head, sizeof(head), "POST /load HTTP/1.1\r\nContent-Length: %zu\r\n\r\n", want);
 	ask(f, fd, head);
 	for (int i = 0; i < 100000 && got < want; i++) {
-		ssize_t n = sent < want ? write(fd, piece, want - sent < sizeof(piece) ? want - sent : sizeof(piece)) : 0;
+		ssize_t n =
+			sent < want ? write(fd, piece, want - sent < sizeof(piece) ? want - sent : sizeof(piece)) : 0;
 
 		sent += n > 0 ? (size_t)n : 0;
 		assert_int_equal(loop_step(f->loop, 1, &err), 0);

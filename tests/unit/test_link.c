@@ -30,19 +30,25 @@ static void events_are_checked(void **state)
 	struct link_event e;
 
 	assert_int_equal(parse_event("{\"event\":\"hello\",\"params\":{\"version\":1,\"kernel\":\"6.1\\u0007x\","
-				     "\"memory_bytes\":5}}", &e), 0);
+				     "\"memory_bytes\":5}}",
+				     &e),
+			 0);
 	assert_int_equal(e.kind, LINK_EVENT_HELLO);
 	assert_string_equal(e.kernel, "6.1?x");
 	assert_int_equal(parse_event("{\"event\":\"hello\",\"params\":{\"version\":2,\"kernel\":\"k\","
-				     "\"memory_bytes\":5}}", &e), -EBADMSG);
-	assert_int_equal(parse_event("{\"event\":\"exited\",\"params\":{\"exit_code\":137,\"oom_killed\":true}}", &e), 0);
+				     "\"memory_bytes\":5}}",
+				     &e),
+			 -EBADMSG);
+	assert_int_equal(parse_event("{\"event\":\"exited\",\"params\":{\"exit_code\":137,\"oom_killed\":true}}", &e),
+			 0);
 	assert_int_equal(e.exit_code, 137);
 	assert_true(e.oom_killed);
 	assert_int_equal(parse_event("{\"event\":\"exited\",\"params\":{\"exit_code\":256}}", &e), -EBADMSG);
 	assert_int_equal(parse_event("{\"event\":\"exited\",\"params\":{\"exit_code\":-1}}", &e), -EBADMSG);
 	assert_int_equal(parse_event("{\"event\":\"exited\",\"params\":{\"exit_code\":\"1\"}}", &e), -EBADMSG);
 	assert_int_equal(parse_event("{\"event\":\"exec_exited\",\"params\":{\"exit_code\":1}}", &e), -EBADMSG);
-	assert_int_equal(parse_event("{\"event\":\"exec_exited\",\"params\":{\"exit_code\":1,\"exec_id\":\"ab\"}}", &e), 0);
+	assert_int_equal(parse_event("{\"event\":\"exec_exited\",\"params\":{\"exit_code\":1,\"exec_id\":\"ab\"}}", &e),
+			 0);
 	assert_string_equal(e.exec_id, "ab");
 	assert_int_equal(parse_event("{\"event\":\"other\"}", &e), -EBADMSG);
 	assert_int_equal(parse_event("{\"event\":\"oom\"}", &e), 0);

@@ -14,7 +14,7 @@
 #include "oci/spec.h"
 
 #define SPEC(process, rest) "{\"ociVersion\":\"1.0.2\",\"root\":{\"path\":\"rootfs\"},\"process\":" process rest "}"
-#define TRUE_PROCESS "{\"cwd\":\"/\",\"args\":[\"true\"]}"
+#define TRUE_PROCESS        "{\"cwd\":\"/\",\"args\":[\"true\"]}"
 
 static int parse(const char *text, struct oci_spec **out, struct err *err)
 {
@@ -69,7 +69,8 @@ static void test_refusals_name_the_field(void **state)
 	refused(SPEC("{\"cwd\":\"/\",\"args\":[]}", ""), "process.args");
 	refused(SPEC("{\"cwd\":\"tmp\",\"args\":[\"true\"]}", ""), "process.cwd");
 	refused(SPEC("{\"cwd\":\"/\",\"args\":[7]}", ""), "args");
-	refused(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"capabilities\":{\"bounding\":[\"CAP_FLY\"]}}", ""), "CAP_FLY");
+	refused(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"capabilities\":{\"bounding\":[\"CAP_FLY\"]}}", ""),
+		"CAP_FLY");
 	refused(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"rlimits\":[{\"type\":\"RLIMIT_NOFILE\",\"soft\":2,\"hard\":1}]}",
 		     ""),
 		"soft limit");

@@ -17,9 +17,16 @@
 #include "shim/stdio.h"
 
 /* The shim's main program is not linked: what stdio.c and control.c call of it. */
-void shim_session_finished(struct session *s) {}
-void shim_maybe_end(struct shim *sh) {}
-void control_event(struct shim *sh, const char *event, json_t *params) { json_decref(params); }
+void shim_session_finished(struct session *s)
+{
+}
+void shim_maybe_end(struct shim *sh)
+{
+}
+void control_event(struct shim *sh, const char *event, json_t *params)
+{
+	json_decref(params);
+}
 
 static json_t *records(const char *path)
 {

@@ -10,8 +10,8 @@
 
 #include "ring.h"
 
-#define NEXT 1
-#define WRITE 2
+#define NEXT     1
+#define WRITE    2
 #define INDIRECT 4
 
 static struct ring ring;
@@ -108,8 +108,13 @@ static void test_addresses(void **state)
 	static const struct {
 		uint64_t addr;
 		uint32_t len;
-	} bad[] = { { 0, 1 }, { RING_BASE - 1, 2 }, { RING_BASE + RING_MEM, 1 }, { RING_BASE + RING_MEM - 1, 2 },
-		    { UINT64_MAX, 2 }, { RING_BASE, UINT32_MAX }, { RING_BASE, 0 } };
+	} bad[] = { { 0, 1 },
+		    { RING_BASE - 1, 2 },
+		    { RING_BASE + RING_MEM, 1 },
+		    { RING_BASE + RING_MEM - 1, 2 },
+		    { UINT64_MAX, 2 },
+		    { RING_BASE, UINT32_MAX },
+		    { RING_BASE, 0 } };
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		assert_int_equal(setup(NULL), 0);

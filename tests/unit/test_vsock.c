@@ -15,9 +15,9 @@
 #include "ring.h"
 #include "virtio/vsock.h"
 
-#define HEADER sizeof(struct virtio_vsock_hdr)
-#define RX_AT 0U
-#define TX_AT 0x10000U
+#define HEADER  sizeof(struct virtio_vsock_hdr)
+#define RX_AT   0U
+#define TX_AT   0x10000U
 #define RX_DATA 0x40000U
 #define TX_DATA 0x80000U
 
@@ -68,10 +68,18 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void guest_sends(uint16_t op, uint32_t host_port, uint32_t flags, const void *bytes, uint32_t len, uint32_t say_len)
+static void guest_sends(uint16_t op, uint32_t host_port, uint32_t flags, const void *bytes, uint32_t len,
+			uint32_t say_len)
 {
-	struct virtio_vsock_hdr h = { .src_cid = 3, .dst_cid = 2, .src_port = 77, .dst_port = host_port, .len = say_len,
-		.type = 1, .op = op, .flags = flags, .buf_alloc = 8 };
+	struct virtio_vsock_hdr h = { .src_cid = 3,
+				      .dst_cid = 2,
+				      .src_port = 77,
+				      .dst_port = host_port,
+				      .len = say_len,
+				      .type = 1,
+				      .op = op,
+				      .flags = flags,
+				      .buf_alloc = 8 };
 
 	memcpy(tx.memory + TX_DATA, &h, HEADER);
 	if (len)

@@ -120,8 +120,8 @@ static void step(struct run *r, bool *input, bool console)
 	struct pollfd p[] = {
 		{ .fd = vm_control_fd(r->vm), .events = POLLIN }, { .fd = vm_console_fd(r->vm), .events = POLLIN },
 		{ .fd = vm_qemu_pidfd(r->vm), .events = POLLIN }, { .fd = vm_device_pidfd(r->vm), .events = POLLIN },
-		{ .fd = r->control.fd, .events = POLLIN },	  { .fd = r->port[1], .events = POLLIN },
-		{ .fd = r->port[2], .events = POLLIN },		  { .fd = console ? r->port[0] : -1, .events = POLLIN },
+		{ .fd = r->control.fd, .events = POLLIN },        { .fd = r->port[1], .events = POLLIN },
+		{ .fd = r->port[2], .events = POLLIN },           { .fd = console ? r->port[0] : -1, .events = POLLIN },
 	};
 	struct err err = ERR_INIT;
 
@@ -218,14 +218,15 @@ static json_t *spec_of(char **argv, bool terminal)
 
 	for (; *argv; argv++)
 		(void)json_array_append_new(args, json_string(*argv));
-	return json_pack("{s:s, s:{s:s}, s:s, s:{s:b, s:{s:i, s:i}, s:o, s:[s,s,s], s:s},"
-			 " s:[{s:s,s:s,s:s},{s:s,s:s,s:s},{s:s,s:s,s:s},{s:s,s:s,s:s}], s:{s:[{s:s},{s:s},{s:s},{s:s},{s:s}]}}",
-			 "ociVersion", "1.0.2", "root", "path", "/", "hostname", "vm-run", "process", "terminal", terminal,
-			 "user", "uid", 0, "gid", 0, "args", args, "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
-			 "TERM=xterm", "cwd", "/", "mounts", "destination", "/proc", "type", "proc", "source", "proc",
-			 "destination", "/dev", "type", "tmpfs", "source", "tmpfs", "destination", "/dev/pts", "type",
-			 "devpts", "source", "devpts", "destination", "/sys", "type", "sysfs", "source", "sysfs", "linux",
-			 "namespaces", "type", "pid", "type", "mount", "type", "ipc", "type", "uts", "type", "cgroup");
+	return json_pack(
+		"{s:s, s:{s:s}, s:s, s:{s:b, s:{s:i, s:i}, s:o, s:[s,s,s], s:s},"
+		" s:[{s:s,s:s,s:s},{s:s,s:s,s:s},{s:s,s:s,s:s},{s:s,s:s,s:s}], s:{s:[{s:s},{s:s},{s:s},{s:s},{s:s}]}}",
+		"ociVersion", "1.0.2", "root", "path", "/", "hostname", "vm-run", "process", "terminal", terminal,
+		"user", "uid", 0, "gid", 0, "args", args, "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
+		"TERM=xterm", "cwd", "/", "mounts", "destination", "/proc", "type", "proc", "source", "proc",
+		"destination", "/dev", "type", "tmpfs", "source", "tmpfs", "destination", "/dev/pts", "type", "devpts",
+		"source", "devpts", "destination", "/sys", "type", "sysfs", "source", "sysfs", "linux", "namespaces",
+		"type", "pid", "type", "mount", "type", "ipc", "type", "uts", "type", "cgroup");
 }
 
 static json_t *setup_of(struct run *r, size_t layers, bool scratch)
@@ -236,14 +237,15 @@ static json_t *setup_of(struct run *r, size_t layers, bool scratch)
 	CLEAN_FREE char *text = NULL;
 
 	for (size_t i = 0; i < layers; i++)
-		(void)json_array_append_new(list, json_pack("{s:I, s:I}", "offset", (json_int_t)vm_layer_offset(r->vm, i),
-							    "length", (json_int_t)vm_layer_length(r->vm, i)));
+		(void)json_array_append_new(list,
+					    json_pack("{s:I, s:I}", "offset", (json_int_t)vm_layer_offset(r->vm, i),
+						      "length", (json_int_t)vm_layer_length(r->vm, i)));
 	(void)!getrandom(seed, sizeof(seed), 0);
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	text = link_base64_encode(seed, sizeof(seed));
 	return json_pack("{s:I, s:s, s:s, s:o, s:b, s:{s:s}}", "time_ns",
-			 (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec, "entropy", text, "hostname", "vm-run", "layers",
-			 list, "scratch", scratch, "files", "/var/lib/walnut/hosts", "127.0.0.1 localhost\n");
+			 (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec, "entropy", text, "hostname", "vm-run",
+			 "layers", list, "scratch", scratch, "files", "/var/lib/walnut/hosts", "127.0.0.1 localhost\n");
 }
 
 static void run_command(struct run *r, char **argv, bool terminal)
@@ -287,8 +289,9 @@ int main(int argc, char **argv)
 			return 2;
 	}
 	if (argc - optind < 4) {
-		(void)fprintf(stderr, "usage: vm_run [-t] [-s SCRATCH] [-v WALNUT_VMM] [-m MIB] [-a CMDLINE] KERNEL INITRD "
-				      "LAYER[,LAYER...] COMMAND [ARG...]\n");
+		(void)fprintf(stderr,
+			      "usage: vm_run [-t] [-s SCRATCH] [-v WALNUT_VMM] [-m MIB] [-a CMDLINE] KERNEL INITRD "
+			      "LAYER[,LAYER...] COMMAND [ARG...]\n");
 		return 2;
 	}
 	argv += optind;
