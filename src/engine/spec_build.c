@@ -375,6 +375,25 @@ json_t *spec_build_process(struct engine_container *c, const json_t *x, struct e
 	return process;
 }
 
+/* The terminal's first size: the last resize before the start, else what the client said at creation (API 1.42). */
+static int spec_console_size(const struct engine_container *c, json_t *process, struct err *err)
+{
+	const json_t *given = json_object_get(c->host_config, "ConsoleSize");
+	json_int_t height = c->console_height, width = c->console_width;
+
+	if (!height || !width) {
+		height = json_integer_value(json_array_get(given, 0));
+		width = json_integer_value(json_array_get(given, 1));
+	}
+	if (height < 0 || height > UINT16_MAX || width < 0 || width > UINT16_MAX)
+		return err_set(err, EINVAL, "HostConfig.ConsoleSize [%lld, %lld] is not a terminal's height and width",
+			       (long long)height, (long long)width);
+	if (height && width)
+		(void)json_object_set_new(process, "consoleSize",
+					  json_pack("{s:I, s:I}", "height", height, "width", width));
+	return 0;
+}
+
 json_t *spec_build(struct engine_container *c, struct err *err)
 {
 	json_t *spec = oci_default_spec();
@@ -386,6 +405,10 @@ json_t *spec_build(struct engine_container *c, struct err *err)
 	size_t i;
 
 	(void)json_object_set_new(process, "terminal", json_boolean(tty));
+	if (tty && spec_console_size(c, process, err)) {
+		json_decref(spec);
+		return NULL;
+	}
 	(void)json_object_set_new(process, "args", spec_args(c->config));
 	if (json_bool(host, "Init", false)) {
 		(void)json_array_insert_new(json_object_get(process, "args"), 0, json_string("/sbin/docker-init"));

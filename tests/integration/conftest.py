@@ -6,12 +6,15 @@ without /dev/kvm, so hyperv runs the tests of HYPERV_CORE only, and all of them 
 counted as skipped. Nothing else is skipped, except what SKIPPED and DEFECTS name with a reason. A test of DEFECTS is
 expected to fail, fails the run when it passes, and is counted as skipped. What leaks is reported at the end of the session.
 """
+import contextlib
 import glob
+import http.client
 import json
 import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -35,7 +38,7 @@ HYPERV_CORE = {
     "test_writable", "test_default_capabilities", "test_privileged", "test_seccomp_is_on", "test_isolation_is_resolved",
     "test_kernel", "test_logs", "test_wait_gives_the_exit_code", "test_inspect_state", "test_exec",
     "test_files_stay_over_restart", "test_engine_killed_containers_go_on", "test_two_layers_and_whiteouts",
-    "test_os_release", "test_tty",
+    "test_os_release", "test_tty", "test_tty_size_is_there_before_the_first_instruction",
 }
 # "file.py::test_name" or "file.py::test_name[parameters]": reason.
 SKIPPED = {}
@@ -149,6 +152,19 @@ class Engine:
 
     def popen(self, *args, **kw):
         return subprocess.Popen(["docker", *map(str, args)], env=self.env(), **kw)
+
+    def api(self, method, path, body=None):
+        """One request of the Docker API, for what no client's flag can say -> (status, decoded answer or text)."""
+        connection = http.client.HTTPConnection("localhost", timeout=120)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(120)
+        connection.sock.connect(self.socket)
+        with contextlib.closing(connection):
+            connection.request(method, "/v1.47" + path, None if body is None else json.dumps(body),
+                               {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        return answer.status, json.loads(text) if text[:1] in ("{", "[") else text
 
     def ok(self, *args, **kw):
         """Run docker, which must succeed; gives its standard output."""

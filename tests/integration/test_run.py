@@ -102,9 +102,28 @@ def test_tty(engine, iso, run):
 def test_tty_resize(engine, iso, run):
     child = spawn(engine, iso, "-it", ..., "sh", "-c", "trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done")
     child.expect("ready")
-    child.setwinsize(44, 122)
-    child.expect("44 122")
+    for row in range(44, 64):  # the client watches its terminal only from some moment after the start
+        child.setwinsize(row, 122)
+        if child.expect([f"{row} 122", pexpect.TIMEOUT], timeout=2) == 0:
+            break
+    else:
+        raise AssertionError("no resize of the client's terminal reached the container")
     child.close(force=True)
+
+
+def test_tty_size_is_there_before_the_first_instruction(engine, iso):
+    """ConsoleSize of the create request: no resize has to win a race with the program."""
+    status, made = engine.api("POST", "/containers/create", {
+        "Image": IMAGE, "Tty": True, "Cmd": ["stty", "size"],
+        "HostConfig": {"Isolation": iso, "ConsoleSize": [33, 77]}})
+    assert status == 201, made
+    id = made["Id"]
+    try:
+        engine.docker("start", id)
+        engine.docker("wait", id)
+        assert engine.docker("logs", id).out.strip() == "33 77"
+    finally:
+        engine.docker("rm", "-f", id)
 
 
 def test_tty_ctrl_c(engine, iso, run):
