@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is asked of a container: stop, kill, pause, update, remove. */
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "engine/container_internal.h"
+
+#define KILL_WAIT_MS 10000
+
+struct stop_call {
+	struct engine_container *c;
+	struct engine *engine;
+	engine_done_fn done;
+	void *arg;
+	struct loop_timer *timer;
+	struct engine_waiter *waiter;
+};
+
+static void stop_ended(int code, const char *error, void *arg)
+{
+	struct stop_call *s = arg;
+
+	if (s->timer)
+		loop_cancel(s->timer);
+	if (s->c->manual_stop)
+		engine_container_event(s->c, "stop", NULL);
+	if (s->done)
+		s->done(s->c, NULL, s->arg);
+	free(s);
+}
+
+static void stop_kill(struct loop *l, void *arg)
+{
+	struct stop_call *s = arg;
+
+	s->timer = NULL;
+	if (s->c->shim)
+		shim_client_call(s->c->shim, "signal", json_pack("{s:i}", "signal", SIGKILL), NULL, 0, NULL, NULL);
+}
+
+void engine_container_stop(struct engine_container *c, const char *signal, int timeout, engine_done_fn done, void *arg)
+{
+	struct err err = ERR_INIT;
+	const char *name = signal && *signal ? signal : json_str(c->config, "StopSignal", "");
+	int sig = engine_signal_number(*name ? name : "SIGTERM", &err);
+
+	if (c->state == ENGINE_RESTARTING) {
+		c->manual_stop = true;
+		if (c->restart_timer)
+			loop_cancel(c->restart_timer);
+		c->restart_timer = NULL;
+		container_move(c, ENGINE_EXITED);
+		engine_container_save(c);
+		container_fire(c, false);
+	} else if (sig > 0 && container_live(c) && c->shim) {
+		struct stop_call *s = calloc(1, sizeof(*s));
+
+		bug_on(!s);
+		*s = (struct stop_call){ .c = c, .done = done, .arg = arg };
+		c->manual_stop = true;
+		if (timeout == INT_MIN)
+			timeout = (int)json_int(c->config, "StopTimeout", 10);
+		if (c->state == ENGINE_PAUSED)
+			shim_client_call(c->shim, "resume", NULL, NULL, 0, NULL, NULL);
+		shim_client_call(c->shim, "signal", json_pack("{s:i}", "signal", sig), NULL, 0, NULL, NULL);
+		engine_container_event(c, "kill", json_pack("{s:o}", "signal", json_sprintf("%d", sig)));
+		if (timeout >= 0)
+			s->timer = loop_add_timer(c->engine->loop, (uint64_t)timeout * 1000 + 1, stop_kill, s);
+		(void)engine_container_wait(c, ENGINE_WAIT_NEXT_EXIT, stop_ended, s);
+		return;
+	} else if (sig > 0) {
+		(void)err_set(&err, EALREADY, "container already stopped");
+	}
+	if (done)
+		done(c, err.code ? &err : NULL, arg);
+}
+
+struct simple_call {
+	struct engine_container *c;
+	engine_done_fn done;
+	void *arg;
+	int what;
+};
+
+static void simple_done(json_t *result, const struct err *err, void *arg)
+{
+	struct simple_call *s = arg;
+	struct engine_container *c = s->c;
+
+	if (!err && s->what && container_live(c)) {
+		enum engine_state to = s->what == 1 ? ENGINE_PAUSED : ENGINE_RUNNING;
+
+		if (c->state != to)
+			container_move(c, to);
+		engine_container_save(c);
+		engine_container_event(c, s->what == 1 ? "pause" : "unpause", NULL);
+	}
+	if (s->done)
+		s->done(c, err, s->arg);
+	free(s);
+}
+
+static void container_ask(struct engine_container *c, const char *method, json_t *params, int what, engine_done_fn done,
+			  void *arg)
+{
+	struct simple_call *s = calloc(1, sizeof(*s));
+
+	bug_on(!s);
+	*s = (struct simple_call){ c, done, arg, what };
+	shim_client_call(c->shim, method, params, NULL, 0, simple_done, s);
+}
+
+static void kill_ended(int code, const char *error, void *arg)
+{
+	struct stop_call *s = arg;
+
+	if (s->timer)
+		loop_cancel(s->timer);
+	s->done(s->c, NULL, s->arg);
+	free(s);
+}
+
+static void kill_late(struct loop *l, void *arg)
+{
+	struct stop_call *s = arg;
+	struct err err = ERR_INIT;
+
+	(void)err_set(&err, EIO, "container %s did not exit within 10 seconds of the kill", s->c->id);
+	engine_container_unwait(s->c, s->waiter);
+	s->done(s->c, &err, s->arg);
+	free(s);
+}
+
+void engine_container_signal(struct engine_container *c, const char *signal, engine_done_fn done, void *arg)
+{
+	struct err err = ERR_INIT;
+	int sig = engine_signal_number(signal && *signal ? signal : "SIGKILL", &err);
+
+	if (sig > 0 && (!container_live(c) || !c->shim))
+		(void)err_set(&err, EBUSY, "container %s is not running", c->id);
+	if (err.code) {
+		done(c, &err, arg);
+		return;
+	}
+	if (sig == SIGKILL || sig == engine_signal_number(json_str(c->config, "StopSignal", "SIGTERM"), NULL))
+		c->manual_stop = true;
+	engine_container_event(c, "kill", json_pack("{s:o}", "signal", json_sprintf("%d", sig)));
+	if (sig == SIGKILL) {
+		/* answered when it is dead; a shim that cannot do it is no reason to wait for ever */
+		struct stop_call *s = calloc(1, sizeof(*s));
+
+		bug_on(!s);
+		*s = (struct stop_call){ .c = c, .done = done, .arg = arg };
+		s->waiter = engine_container_wait(c, ENGINE_WAIT_NEXT_EXIT, kill_ended, s);
+		s->timer = loop_add_timer(c->engine->loop, KILL_WAIT_MS, kill_late, s);
+		shim_client_call(c->shim, "signal", json_pack("{s:i}", "signal", sig), NULL, 0, NULL, NULL);
+		return;
+	}
+	container_ask(c, "signal", json_pack("{s:i}", "signal", sig), 0, done, arg);
+}
+
+void engine_container_pause(struct engine_container *c, bool pause, engine_done_fn done, void *arg)
+{
+	struct err err = ERR_INIT;
+
+	if (!container_live(c) || !c->shim)
+		(void)err_set(&err, EBUSY, "container %s is not running", c->id);
+	else if (pause == (c->state == ENGINE_PAUSED))
+		(void)err_set(&err, EBUSY, "Container %s is %s paused", c->id, pause ? "already" : "not");
+	if (err.code)
+		done(c, &err, arg);
+	else
+		container_ask(c, pause ? "pause" : "resume", NULL, pause ? 1 : 2, done, arg);
+}
+
+void engine_container_update(struct engine_container *c, const json_t *body, engine_done_fn done, void *arg)
+{
+	struct err err = ERR_INIT;
+	const char *key;
+	json_t *v;
+
+	json_object_foreach((json_t *)body, key, v)
+		if (json_nonempty(v))
+			(void)json_object_set(c->host_config, key, v);
+	engine_container_save(c);
+	engine_container_event(c, "update", NULL);
+	CLEAN_JSON json_t *spec = container_live(c) && c->shim ? spec_build(c, &err) : NULL;
+
+	if (spec)
+		container_ask(
+			c, "update",
+			json_pack("{s:O}", "resources", json_object_get(json_object_get(spec, "linux"), "resources")),
+			0, done, arg);
+	else
+		done(c, err.code ? &err : NULL, arg);
+}
+
+static void container_delete(struct engine_container *c, engine_done_fn done, void *arg)
+{
+	struct err err = ERR_INIT;
+	struct engine_container **p = &c->engine->containers;
+
+	container_release_shim(c);
+	c->state = ENGINE_REMOVING;
+	if (fd_remove_tree(AT_FDCWD, c->data_dir, &err) < 0 || fd_remove_tree(AT_FDCWD, c->run_dir, &err) < 0 ||
+	    db_delete_container(c->engine, c->id, &err)) {
+		c->state = ENGINE_DEAD;
+		c->removing = false;
+		engine_container_save(c);
+		log_error("remove container %.12s: %s", c->id, err.msg);
+		if (done)
+			done(c, &err, arg);
+		return;
+	}
+	while (*p != c)
+		p = &(*p)->next;
+	*p = c->next;
+	engine_container_event(c, "destroy", NULL);
+	if (done)
+		done(c, NULL, arg);
+	container_fire(c, true);
+	engine_container_free(c);
+}
+
+struct remove_call {
+	struct engine_container *c;
+	engine_done_fn done;
+	void *arg;
+};
+
+static void remove_later(struct loop *l, void *arg)
+{
+	struct remove_call *r = arg;
+
+	container_delete(r->c, r->done, r->arg);
+	free(r);
+}
+
+/* From a fresh round of the loop: the callers up the stack still use the container. */
+static void remove_soon(int code, const char *error, void *arg)
+{
+	struct remove_call *r = arg;
+
+	bug_on(!loop_add_timer(r->c->engine->loop, 0, remove_later, r));
+}
+
+void engine_container_remove(struct engine_container *c, bool force, engine_done_fn done, void *arg)
+{
+	struct err err = ERR_INIT;
+
+	if (c->removing)
+		(void)err_set(&err, EBUSY, "removal of container %s is already in progress", c->id);
+	else if ((container_live(c) || c->starting || c->state == ENGINE_RESTARTING) && !force)
+		(void)err_set(&err, EBUSY,
+			      "cannot remove container \"%s\": container is %s: stop the container before "
+			      "removing or force remove",
+			      c->name, engine_state_name(c->state));
+	if (err.code) {
+		if (done)
+			done(c, &err, arg);
+		return;
+	}
+	struct remove_call *r = calloc(1, sizeof(*r));
+
+	bug_on(!r);
+	*r = (struct remove_call){ c, done, arg };
+	c->removing = true;
+	if (c->restart_timer)
+		loop_cancel(c->restart_timer);
+	c->restart_timer = NULL;
+	if (container_live(c) && c->shim) {
+		c->manual_stop = true;
+		(void)engine_container_wait(c, ENGINE_WAIT_NEXT_EXIT, remove_soon, r);
+		shim_client_call(c->shim, "signal", json_pack("{s:i}", "signal", SIGKILL), NULL, 0, NULL, NULL);
+		engine_container_event(c, "kill", json_pack("{s:s}", "signal", "9"));
+		return;
+	}
+	remove_soon(0, NULL, r);
+}

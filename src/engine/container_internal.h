@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the sources of a container's life share. */
+#ifndef WALNUT_ENGINE_CONTAINER_INTERNAL_H
+#define WALNUT_ENGINE_CONTAINER_INTERNAL_H
+
+#include "engine/container.h"
+
+/* container_move - to another state; a move that the table does not allow is a bug. */
+void container_move(struct engine_container *c, enum engine_state to);
+/* container_live - it runs, perhaps paused. */
+bool container_live(const struct engine_container *c);
+int container_paths(struct engine_container *c) MUST_CHECK;
+/* container_fire - call who waits for an exit (and, @removed, for the removal). */
+void container_fire(struct engine_container *c, bool removed);
+void container_release_shim(struct engine_container *c);
+/* container_maybe_remove - if it was created with --rm. */
+void container_maybe_remove(struct engine_container *c);
+/* container_ended - @exit: the shim's exit.json. */
+void container_ended(struct engine_container *c, const json_t *exit);
+
+/* host_config.c */
+/* json_nonempty - not null, false, 0, "", [] or {}. */
+bool json_nonempty(const json_t *v);
+/* engine_parse_size - Docker's sizes: "64m", "1.5g"; @base is 1000 or 1024. Return: bytes, or -1. */
+int64_t engine_parse_size(const char *text, int64_t base);
+int container_refuse(const json_t *config, const json_t *host, enum engine_isolation isolation,
+		     struct err *err) MUST_CHECK;
+int container_check_limits(const json_t *host, struct err *err) MUST_CHECK;
+void container_defaults(struct engine_container *c);
+
+#endif

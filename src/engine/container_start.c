@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Starting a container: what its shim is told. */
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "engine/container_internal.h"
+#include "engine/accelerator.h"
+
+#define SCRATCH_SIZE (20LL << 30)
+
+struct start_call {
+	struct engine_container *c;
+	engine_done_fn done;
+	void *arg;
+};
+
+struct shim_client *engine_container_shim(struct engine_container *c, struct err *err)
+{
+	if (!c->shim && shim_client_spawn(c, &c->shim, err))
+		return NULL;
+	return c->shim;
+}
+
+void container_release_shim(struct engine_container *c)
+{
+	if (!c->shim)
+		return;
+	shim_client_call(c->shim, "shutdown", NULL, NULL, 0, NULL, NULL);
+	shim_client_free(c->shim);
+	c->shim = NULL;
+}
+
+static int start_exit_code(const struct err *err)
+{
+	if (strstr(err->msg, "executable file not found") || strstr(err->msg, "no such file or directory") ||
+	    strstr(err->msg, "No such file or directory"))
+		return 127;
+	return err->code == EACCES || strstr(err->msg, "permission denied") || strstr(err->msg, "Permission denied")
+		       ? 126
+		       : 128;
+}
+
+void container_maybe_remove(struct engine_container *c)
+{
+	if (json_bool(c->host_config, "AutoRemove", false) && !c->removing)
+		engine_container_remove(c, false, NULL, NULL);
+}
+
+static void container_start_failed(struct start_call *call, const struct err *why)
+{
+	struct engine_container *c = call->c;
+	struct err err = ERR_INIT;
+
+	c->starting = false;
+	c->exit_code = start_exit_code(why);
+	/* 127 and 126 are the container's own fault: Docker answers 400 */
+	(void)err_set(&err, c->exit_code == 128 ? EIO : EINVAL, "failed to create task for container: %.400s: unknown",
+		      why->msg);
+	(void)snprintf(c->error, sizeof(c->error), "%s", err.msg);
+	c->finished_ns = c->finished_ns;
+	container_release_shim(c);
+	if (c->state == ENGINE_RESTARTING)
+		container_move(c, ENGINE_EXITED);
+	engine_container_save(c);
+	if (call->done)
+		call->done(c, &err, call->arg);
+	free(call);
+	container_fire(c, false);
+	container_maybe_remove(c);
+}
+
+static void container_started(json_t *result, const struct err *err, void *arg)
+{
+	struct start_call *call = arg;
+	struct engine_container *c = call->c;
+
+	if (err) {
+		container_start_failed(call, err);
+		return;
+	}
+	c->starting = false;
+	if (!container_live(c))
+		container_move(c, ENGINE_RUNNING);
+	c->pid = (pid_t)json_int(result, "pid", 0);
+	c->started_ns = json_int(result, "started_at_ns", engine_now_ns());
+	engine_container_save(c);
+	engine_container_event(c, "start", NULL);
+	if (call->done)
+		call->done(c, NULL, call->arg);
+	free(call);
+}
+
+static json_t *container_layers(struct engine_container *c, struct err *err)
+{
+	const struct image *im = image_find(c->engine->images, c->image_id, err);
+	json_t *layers = im ? json_array() : NULL;
+
+	for (size_t i = 0; im && i < im->nlayers; i++)
+		(void)json_array_append_new(layers, json_string(im->layers[i].erofs_path));
+	return layers;
+}
+
+static json_t *container_vm(struct engine_container *c, struct err *err)
+{
+	static const char *const dirs[] = { "%s/../lib/walnut/nano", "%s/nano", "%s/../nano", "%s/../../nano" };
+	const char *env = getenv("WALNUT_NANO_DIR");
+	int64_t memory = json_int(c->host_config, "Memory", 0);
+	int64_t cpus = (json_int(c->host_config, "NanoCpus", 0) + 999999999) / 1000000000;
+	struct accelerator accelerator;
+	char dir[PATH_MAX] = "", kernel[PATH_MAX + 16], initrd[PATH_MAX + 16];
+
+	if (env)
+		(void)snprintf(dir, sizeof(dir), "%s", env);
+	for (size_t i = 0; !env && i < ARRAY_LEN(dirs); i++) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+		(void)snprintf(dir, sizeof(dir), dirs[i], c->engine->self_dir);
+#pragma GCC diagnostic pop
+		(void)snprintf(kernel, sizeof(kernel), "%s/vmlinux", dir);
+		if (!access(kernel, R_OK))
+			break;
+	}
+	if (accelerator_choose(c->engine->config.accelerator, &accelerator, err) < 0)
+		return NULL;
+	if (accelerator.kind == ACCELERATOR_NONE) {
+		(void)err_set(err, EIO, "hyperv isolation is not available: %s", accelerator.reason);
+		return NULL;
+	}
+	(void)snprintf(kernel, sizeof(kernel), "%s/vmlinux", dir);
+	(void)snprintf(initrd, sizeof(initrd), "%s/initramfs.cpio", dir);
+	if (access(kernel, R_OK) || access(initrd, R_OK)) {
+		(void)err_set(
+			err, ENOENT,
+			"hyperv isolation needs the guest kernel and initramfs (vmlinux, initramfs.cpio: 'make nano' builds them), "
+			"which are not there; set WALNUT_NANO_DIR to their folder");
+		err->code = EIO;
+		return NULL;
+	}
+	return json_pack("{s:s, s:s, s:I, s:I, s:s}", "kernel", kernel, "initrd", initrd, "memory_bytes",
+			 (json_int_t)(memory ? memory + (64 << 20) : 512 << 20), "vcpus", (json_int_t)(cpus ? cpus : 1),
+			 "accelerator", accelerator_name(accelerator.kind));
+}
+
+/* The init that --init asks for: a path of the host, or any for a guest, which has its own. */
+static int container_init(struct engine_container *c, char **out, struct err *err)
+{
+	char path[PATH_MAX];
+
+	if (c->isolation == ENGINE_ISOLATION_HYPERV) {
+		*out = strdup("/walnut-init");
+	} else if (!(*out = engine_find_program(c->engine, "walnut-init"))) {
+		(void)snprintf(path, sizeof(path), "%s/walnut-init", getenv("WALNUT_NANO_DIR") ?: "/nonexistent");
+		if (!access(path, X_OK))
+			*out = strdup(path);
+	}
+	return *out ? 0
+		    : err_set(err, EIO,
+			      "--init needs the program walnut-init ('make nano' builds it), which is not beside walnutd");
+}
+
+static json_t *container_start_params(struct engine_container *c, json_t *spec, bool seccomp, struct err *err)
+{
+	bool hyperv = c->isolation == ENGINE_ISOLATION_HYPERV;
+	const json_t *log = json_object_get(c->host_config, "LogConfig");
+	const json_t *log_options = json_object_get(log, "Config");
+	CLEAN_JSON json_t *layers = container_layers(c, err);
+	CLEAN_JSON json_t *vm = layers && hyperv ? container_vm(c, err) : json_null();
+	CLEAN_FREE char *init = NULL;
+	const char *size = json_str(json_object_get(c->host_config, "StorageOpt"), "size", "");
+	int64_t scratch_size = SCRATCH_SIZE, max_size = 0;
+
+	if (json_bool(c->host_config, "Init", false) && container_init(c, &init, err))
+		return NULL;
+	if ((*size && (scratch_size = engine_parse_size(size, 1024)) < 0) ||
+	    (max_size = engine_parse_size(json_str(log_options, "max-size", "0"), 1000)) < 0)
+		max_size = 0; /* both were checked when the container was created */
+
+	if (!layers || !vm)
+		return NULL;
+	json_t *p = json_pack("{s:O, s:s, s:b, s:b, s:{s:s, s:s, s:I, s:i}, s:{s:O}, s:s+, s:b, s:{s:i, s:i}}", "spec",
+			      spec, "isolation", engine_isolation_name(c->isolation), "stdin_open",
+			      json_bool(c->config, "OpenStdin", false), "stdin_once",
+			      json_bool(c->config, "StdinOnce", false), "log", "driver",
+			      json_str(log, "Type", "json-file"), "path", c->log_path, "max_size", (json_int_t)max_size,
+			      "max_file", atoi(json_str(log_options, "max-file", "1")), "rootfs", "layers", layers,
+			      "cgroup_path", "/walnut/", c->id, "seccomp", seccomp, "console", "height",
+			      c->console_height, "width", c->console_width);
+	json_t *rootfs = json_object_get(p, "rootfs");
+	char path[PATH_MAX];
+
+	if (hyperv) {
+		(void)snprintf(path, sizeof(path), "%s/scratch.ext4", c->data_dir);
+		(void)json_object_set_new(rootfs, "scratch", json_string(path));
+		(void)json_object_set_new(rootfs, "scratch_size", json_integer(scratch_size));
+		(void)json_object_set(p, "vm", vm);
+	} else {
+		(void)snprintf(path, sizeof(path), "%s/upper", c->data_dir);
+		(void)json_object_set_new(rootfs, "upper", json_string(path));
+		(void)snprintf(path, sizeof(path), "%s/work", c->data_dir);
+		(void)json_object_set_new(rootfs, "work", json_string(path));
+	}
+	if (init)
+		(void)json_object_set_new(p, "init_path", json_string(init));
+	return p;
+}
+
+static int container_prepare(struct engine_container *c, struct err *err)
+{
+	char path[PATH_MAX];
+	static const char *const subdirs[] = { "upper", "work" };
+
+	(void)snprintf(path, sizeof(path), "%s/exit.json", c->data_dir);
+	(void)unlink(path);
+	if (c->isolation == ENGINE_ISOLATION_HYPERV)
+		return 0; /* the shim makes the scratch disk */
+	for (size_t i = 0; i < ARRAY_LEN(subdirs); i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s", c->data_dir, subdirs[i]);
+		if (fd_mkdir_p(path, i ? 0700 : 0755, err))
+			return -err->code;
+	}
+	return 0;
+}
+
+void engine_container_start(struct engine_container *c, engine_done_fn done, void *arg)
+{
+	struct err err = ERR_INIT;
+	struct start_call *call = calloc(1, sizeof(*call));
+	CLEAN_FD int bpf = -1;
+
+	if (container_live(c) || c->starting) {
+		free(call);
+		(void)err_set(&err, EALREADY, "container already started");
+		if (done)
+			done(c, &err, arg);
+		return;
+	}
+	bug_on(!call);
+	*call = (struct start_call){ c, done, arg };
+	c->starting = true;
+	c->manual_stop = false;
+	c->error[0] = 0;
+	c->oom_killed = false;
+	CLEAN_JSON json_t *spec = container_prepare(c, &err) ? NULL : spec_build(c, &err);
+
+	if (spec && spec_uses_seccomp(c))
+		bpf = spec_seccomp_memfd(c, spec, &err);
+	json_t *params = spec && !err.code ? container_start_params(c, spec, bpf >= 0, &err) : NULL;
+	struct shim_client *shim = params ? engine_container_shim(c, &err) : NULL;
+
+	if (!shim) {
+		json_decref(params);
+		container_start_failed(call, &err);
+		return;
+	}
+	shim_client_call(shim, "start", params, &bpf, bpf >= 0 ? 1 : 0, container_started, call);
+}
