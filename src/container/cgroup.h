@@ -28,6 +28,8 @@ int cgroup_create(struct cgroup **out, const char *path, struct err *err) MUST_C
 int cgroup_apply(struct cgroup *g, const struct oci_resources *r, struct err *err) MUST_CHECK;
 int cgroup_apply_devices(struct cgroup *g, const struct oci_resources *r, struct err *err) MUST_CHECK;
 int cgroup_add(struct cgroup *g, pid_t pid, struct err *err) MUST_CHECK;
+/* cgroup_enter - the caller, which has one thread only, moves itself. Version 1 only: a clone is born in a cgroup of version 2. */
+int cgroup_enter(struct cgroup *g, struct err *err) MUST_CHECK;
 int cgroup_freeze(struct cgroup *g, bool frozen, struct err *err) MUST_CHECK;
 int cgroup_pids(struct cgroup *g, pid_t **pids, size_t *n, struct err *err) MUST_CHECK;
 int cgroup_kill(struct cgroup *g, struct err *err) MUST_CHECK;
