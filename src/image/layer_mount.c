@@ -138,7 +138,8 @@ static int lowers_text(struct buf *b, const char *const *lowers, size_t n, struc
 }
 
 /* overlay_legacy - mount(2), for kernels whose overlayfs has no fsconfig strings of this kind. */
-static int overlay_legacy(const char *lower, const char *upper, const char *work, const char *target, struct err *err)
+static int overlay_legacy(const char *lower, const char *upper, const char *work, bool throwaway, const char *target,
+			  struct err *err)
 {
 	CLEAN_BUF struct buf options = BUF_INIT;
 	int rc = buf_printf(&options, "lowerdir=%s", lower);
@@ -151,6 +152,8 @@ static int overlay_legacy(const char *lower, const char *upper, const char *work
 		rc = buf_printf(&options, ",workdir=");
 	if (rc == 0 && upper)
 		rc = overlay_escape(&options, work);
+	if (rc == 0 && throwaway)
+		rc = buf_printf(&options, ",volatile");
 	if (rc < 0)
 		return err_set(err, ENOMEM, "no memory for an overlay's options");
 	if (options.len >= 4095)
@@ -160,8 +163,25 @@ static int overlay_legacy(const char *lower, const char *upper, const char *work
 	return 0;
 }
 
-int overlay_mount(const char *const *lowers, size_t n, const char *upper, const char *work, const char *target,
-		  struct err *err)
+/*
+ * overlay_forget_volatile - remove the mark of an earlier "volatile" mount, which the kernel takes for a crash
+ *
+ * Documentation/filesystems/overlayfs.rst, "Volatile mount": the mark is there to be removed by who knows that the
+ * upper folder's data are all in the page cache. A machine that crashed in between loses a container that was to be
+ * removed anyway.
+ */
+static void overlay_forget_volatile(const char *work)
+{
+	static const char *const marks[] = { "work/incompat/volatile/dirty", "work/incompat/volatile" };
+	CLEAN_FD int dir = open(work, O_DIRECTORY | O_PATH | O_CLOEXEC);
+
+	for (size_t i = 0; i < ARRAY_LEN(marks) && dir >= 0; i++)
+		if (unlinkat(dir, marks[i], i ? AT_REMOVEDIR : 0) < 0)
+			return; /* there is none, or the mount will say why not */
+}
+
+int overlay_mount(const char *const *lowers, size_t n, const char *upper, const char *work, bool throwaway,
+		  const char *target, struct err *err)
 {
 	CLEAN_BUF struct buf lower = BUF_INIT;
 	bool separate = true;
@@ -177,19 +197,24 @@ int overlay_mount(const char *const *lowers, size_t n, const char *upper, const 
 	rc = lowers_text(&lower, lowers, n, err);
 	if (rc < 0)
 		return rc;
+	throwaway = throwaway && upper;
+	if (upper)
+		overlay_forget_volatile(work);
 	CLEAN_FD int fs = fsopen("overlay", FSOPEN_CLOEXEC);
 
 	if (fs < 0)
-		return overlay_legacy(buf_bytes(&lower), upper, work, target, err);
+		return overlay_legacy(buf_bytes(&lower), upper, work, throwaway, target, err);
 	for (size_t i = n; i-- > 0 && separate;) {
 		if (fsconfig(fs, FSCONFIG_SET_STRING, "lowerdir+", lowers[i], 0) < 0)
 			separate = false;
 	}
-	if (!separate || (upper && (fsconfig(fs, FSCONFIG_SET_STRING, "upperdir", upper, 0) < 0 ||
-				    fsconfig(fs, FSCONFIG_SET_STRING, "workdir", work, 0) < 0)))
-		return overlay_legacy(buf_bytes(&lower), upper, work, target, err);
+	if (!separate ||
+	    (upper && (fsconfig(fs, FSCONFIG_SET_STRING, "upperdir", upper, 0) < 0 ||
+		       fsconfig(fs, FSCONFIG_SET_STRING, "workdir", work, 0) < 0)) ||
+	    (throwaway && fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0))
+		return overlay_legacy(buf_bytes(&lower), upper, work, throwaway, target, err);
 	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return overlay_legacy(buf_bytes(&lower), upper, work, target, err);
+		return overlay_legacy(buf_bytes(&lower), upper, work, throwaway, target, err);
 	CLEAN_FD int mnt = fsmount(fs, FSMOUNT_CLOEXEC, upper ? 0 : MOUNT_ATTR_RDONLY);
 
 	if (mnt < 0 || move_mount(mnt, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)

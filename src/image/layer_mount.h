@@ -3,6 +3,7 @@
 #ifndef WALNUT_IMAGE_LAYER_MOUNT_H
 #define WALNUT_IMAGE_LAYER_MOUNT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -15,8 +16,11 @@
  */
 int layer_mount(const char *erofs_path, const char *target, struct err *err) MUST_CHECK;
 
-/* overlay_mount - overlayfs on @target. @lowers: lowest first. @upper and @work NULL: read-only. */
-int overlay_mount(const char *const *lowers, size_t n, const char *upper, const char *work, const char *target,
-		  struct err *err) MUST_CHECK;
+/**
+ * overlay_mount - overlayfs on @target. @lowers: lowest first. @upper and @work NULL: read-only
+ * @throwaway: the upper folder goes with its container: no unmount waits until all of its file system is on the disk
+ */
+int overlay_mount(const char *const *lowers, size_t n, const char *upper, const char *work, bool throwaway,
+		  const char *target, struct err *err) MUST_CHECK;
 
 #endif

@@ -80,7 +80,7 @@ static int mount_rootfs(struct shim *sh, struct process *p, const json_t *rootfs
 	}
 	if (!rc)
 		rc = overlay_mount((const char *const *)folders, n, json_str(rootfs, "upper", NULL),
-				   json_str(rootfs, "work", NULL), target, err);
+				   json_str(rootfs, "work", NULL), json_bool(rootfs, "throwaway", false), target, err);
 	if (!rc)
 		p->overlay = true;
 	for (size_t i = 0; i < n; i++)

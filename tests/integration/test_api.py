@@ -95,6 +95,14 @@ def test_files_stay_over_restart(engine, container):
     assert "kept" in engine.ok("logs", c)
 
 
+def test_restart_of_a_container_that_removes_itself(engine, container):
+    c = container("--rm", ..., "sh", "-c", "echo x >> /starts; exec sleep 100")
+    engine.ok("restart", "-t", "0", c)
+    time.sleep(0.5)
+    assert engine.inspect(c)["State"]["Running"]
+    assert engine.ok("exec", c, "cat", "/starts").split() == ["x", "x"]
+
+
 def test_rename(engine, container):
     c = container("--name", "before-rename", ..., "sleep", "100")
     engine.ok("rename", "before-rename", "after-rename")
