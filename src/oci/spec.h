@@ -17,6 +17,8 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "oci/resources.h"
+#include "oci/seccomp.h"
 
 struct oci_user {
 	uid_t uid;
@@ -74,32 +76,6 @@ struct oci_device {
 	gid_t gid;
 };
 
-#define OCI_DEVICE_ANY (-1)
-enum oci_device_access { OCI_DEVICE_READ = 1, OCI_DEVICE_WRITE = 2, OCI_DEVICE_MKNOD = 4 };
-
-/* One rule of linux.resources.devices; later rules win. */
-struct oci_device_rule {
-	bool allow;
-	char type;            /* 'a', 'b', 'c' */
-	int64_t major, minor; /* OCI_DEVICE_ANY: all */
-	unsigned int access;  /* mask of enum oci_device_access */
-};
-
-/* Limits: 0 is "not given" unless said otherwise; -1 is "unlimited" where that exists. */
-struct oci_resources {
-	int64_t memory_limit;       /* bytes; -1: unlimited */
-	int64_t memory_swap;        /* bytes of memory + swap, as Docker's MemorySwap; -1: unlimited */
-	int64_t memory_reservation; /* bytes */
-	bool oom_kill_disable;
-	uint64_t cpu_shares;
-	int64_t cpu_quota;               /* microseconds in a period; -1: unlimited */
-	uint64_t cpu_period;             /* microseconds */
-	char *cpuset_cpus, *cpuset_mems; /* NULL: not given */
-	int64_t pids_limit;              /* -1: unlimited */
-	struct oci_device_rule *devices;
-	size_t devices_count;
-};
-
 struct oci_namespace_path {
 	int flag; /* CLONE_NEW* */
 	char *path;
@@ -124,6 +100,8 @@ struct oci_spec {
 	struct oci_device *devices; /* besides the default ones */
 	size_t devices_count;
 	struct oci_resources resources;
+	struct oci_rdt rdt;
+	struct oci_seccomp *seccomp;           /* NULL: not given */
 	char **masked_paths, **readonly_paths; /* NULL-terminated */
 	struct oci_sysctl *sysctl;
 	size_t sysctl_count;
@@ -139,10 +117,6 @@ void oci_spec_free(struct oci_spec *spec); /* NULL is allowed */
 int oci_process_parse(const json_t *json, struct oci_process **out, struct err *err) MUST_CHECK;
 void oci_process_free(struct oci_process *process); /* NULL is allowed */
 
-/* oci_resources_parse - a "linux.resources" object; *out is the caller's (oci_resources_free). */
-int oci_resources_parse(const json_t *json, struct oci_resources **out, struct err *err) MUST_CHECK;
-void oci_resources_free(struct oci_resources *resources); /* NULL is allowed */
-
 static inline void cleanup_oci_spec(struct oci_spec **p)
 {
 	oci_spec_free(*p);
@@ -150,10 +124,6 @@ static inline void cleanup_oci_spec(struct oci_spec **p)
 static inline void cleanup_oci_process(struct oci_process **p)
 {
 	oci_process_free(*p);
-}
-static inline void cleanup_oci_resources(struct oci_resources **p)
-{
-	oci_resources_free(*p);
 }
 
 /* oci_capability_number - "CAP_CHOWN" or "chown", any case. Return: its number or -EINVAL. */
