@@ -170,11 +170,15 @@ void boot_stop_disks(void)
 		if (!pid)
 			(void)nanosleep(&wait, NULL);
 	}
-	sync();
-	(void)umount2(LINK_GUEST_ROOTFS, MNT_DETACH);
-	if (umount2("/run/scratch", 0) < 0)
+	/* An unmount writes all; it fails while something of the container still holds a file, and then a sync must do. */
+	if (umount2(LINK_GUEST_ROOTFS, 0) < 0) {
+		sync();
+		(void)umount2(LINK_GUEST_ROOTFS, MNT_DETACH);
+	}
+	if (umount2("/run/scratch", 0) < 0) {
+		sync();
 		(void)mount(NULL, "/run/scratch", NULL, MS_REMOUNT | MS_RDONLY, NULL);
-	sync();
+	}
 }
 
 void boot_power_off(void)

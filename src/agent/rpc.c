@@ -265,8 +265,15 @@ static int do_signal(struct agent *a, const json_t *params, json_t **result, str
 		return -err->code;
 	if (sig < 1 || sig > 64)
 		return err_set(err, EINVAL, "signal %lld does not exist", (long long)sig);
-	if (p->pidfd < 0)
-		return container_signal(a->container, (int)sig, err);
+	if (p->pidfd < 0) {
+		struct err ignored = ERR_INIT;
+		int rc = container_signal(a->container, (int)sig, err);
+
+		/* a paused container dies too, as with Docker */
+		if (!rc && sig == SIGKILL && container_pause(a->container, false, &ignored) < 0)
+			log_debug("%s", ignored.msg);
+		return rc;
+	}
 	return syscall(SYS_pidfd_send_signal, p->pidfd, (int)sig, NULL, 0) < 0
 		       ? err_sys(err, errno, "send signal %d", (int)sig)
 		       : 0;

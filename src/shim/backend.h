@@ -25,6 +25,11 @@ struct shim_backend {
 	void (*update)(struct shim *sh, const json_t *params, struct shim_reply *r);
 	/* reaped - a child of the shim has ended. Return: true if it was this backend's */
 	bool (*reaped)(struct shim *sh, pid_t pid, int exit_code);
+	/*
+	 * end - all output was passed on: end what the container ran on in good order. Return: true if that takes a while
+	 * and shim_finished will be called then. NULL: there is nothing to do.
+	 */
+	bool (*end)(struct shim *sh);
 	/* ended - the container's main process has ended: note the cause (oom) in sh->exit */
 	void (*ended)(struct shim *sh);
 	void (*destroy)(struct shim *sh); /* kill, free, unmount */

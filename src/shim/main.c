@@ -115,6 +115,12 @@ void shim_session_finished(struct session *s)
 	}
 	sh->exit.code = s->exit_code;
 	sh->exit.finished_at_ns = shim_now_ns();
+	if (!sh->backend->end || !sh->backend->end(sh))
+		shim_finished(sh);
+}
+
+void shim_finished(struct shim *sh)
+{
 	sh->backend->ended(sh);
 	sh->backend->destroy(sh);
 	sh->state = SHIM_EXITED;

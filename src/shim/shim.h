@@ -74,6 +74,8 @@ void shim_started(struct shim *sh, pid_t pid, struct shim_reply *r);
 void shim_start_failed(struct shim *sh, const struct err *err, struct shim_reply *r);
 /* shim_session_finished - from stdio.c: the process has ended and all its output was passed on. */
 void shim_session_finished(struct session *s);
+/* shim_finished - from a backend whose end() returned true: it has ended. */
+void shim_finished(struct shim *sh);
 /* shim_maybe_end - stop the loop if nothing keeps the shim. */
 void shim_maybe_end(struct shim *sh);
 /* shim_end - no more requests: end as soon as the clients have their bytes. */

@@ -42,10 +42,7 @@ HYPERV_CORE = {
 }
 # "file.py::test_name" or "file.py::test_name[parameters]": reason.
 SKIPPED = {}
-DEFECTS = {
-    "test_api.py::test_files_stay_over_restart[hyperv]":
-        "the guest's writable disk loses what was written just before the machine is killed (restart -t 0)",
-}
+DEFECTS = {}
 
 
 def pytest_collection_modifyitems(items):

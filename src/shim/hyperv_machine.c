@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The virtual machine of a container: its disks, its cgroup, its two processes and what they leave behind when they end.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "shim/hyperv.h"
+
+#define SCRATCH_SIZE (20LL << 30)
+
+/* What the guest's kernel said last, if it panicked, is the cause of whatever was seen of the machine. */
+void hyperv_name_panic(struct hyperv *h, struct err *why)
+{
+	static const char mark[] = "Kernel panic - not syncing: ";
+	const char *at;
+
+	for (int i = 0; i < 16 && h->console; i++)
+		hyperv_read_console(h);
+	h->tail[h->tail_len] = 0;
+	at = strstr(h->tail, mark);
+	if (at) {
+		at += sizeof(mark) - 1;
+		(void)err_set(why, EIO, "the container's own kernel panicked: %.*s", (int)strcspn(at, "\n"), at);
+	}
+}
+
+void hyperv_read_console(struct hyperv *h)
+{
+	int fd = vm_console_fd(h->vm);
+	ssize_t got;
+
+	if (h->tail_len > HYPERV_CONSOLE_KEPT / 2) {
+		memmove(h->tail, h->tail + h->tail_len - HYPERV_CONSOLE_KEPT / 2, HYPERV_CONSOLE_KEPT / 2);
+		h->tail_len = HYPERV_CONSOLE_KEPT / 2;
+	}
+	got = read(fd, h->tail + h->tail_len, HYPERV_CONSOLE_KEPT - h->tail_len);
+	if (got > 0) {
+		for (ssize_t i = 0; i < got; i++) {
+			char *c = &h->tail[h->tail_len + (size_t)i];
+
+			if ((*c < ' ' && *c != '\n') || *c == 127)
+				*c = ' ';
+		}
+		h->tail_len += (size_t)got;
+	} else if (got == 0 || errno != EAGAIN) {
+		loop_remove(h->console);
+		h->console = NULL;
+	}
+}
+
+static void console_event(struct loop *l, int fd, uint32_t events, void *arg)
+{
+	struct shim *sh = arg;
+
+	hyperv_read_console(sh->backend_data);
+}
+
+static void control_ready(struct loop *l, int fd, uint32_t events, void *arg)
+{
+	hyperv_accept(arg);
+}
+
+static void machine_ended(struct loop *l, int fd, uint32_t events, void *arg)
+{
+	struct shim *sh = arg;
+	struct hyperv *h = sh->backend_data;
+	struct err err = { .code = EIO };
+
+	loop_remove(fd == vm_qemu_pidfd(h->vm) ? h->qemu : h->device);
+	if (fd == vm_qemu_pidfd(h->vm))
+		h->qemu = NULL;
+	else
+		h->device = NULL;
+	if (!vm_exit_text(h->vm, err.msg, sizeof(err.msg)))
+		(void)err_set(&err, EIO, "the virtual machine ended");
+	hyperv_lost(sh, &err);
+}
+
+/* ---- disks */
+
+static int make_scratch(const char *path, int64_t size, struct err *err)
+{
+	char *argv[] = { (char *)"mke2fs",
+			 (char *)"-q",
+			 (char *)"-F",
+			 (char *)"-t",
+			 (char *)"ext4",
+			 (char *)"-m",
+			 (char *)"0",
+			 (char *)"-E",
+			 (char *)"lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+			 (char *)(uintptr_t)path,
+			 NULL };
+	char *envp[] = { (char *)"PATH=/sbin:/usr/sbin:/bin:/usr/bin", NULL };
+	CLEAN_FD int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	pid_t pid;
+	int rc, status;
+
+	if (fd < 0)
+		return errno == EEXIST ? 0 : err_sys(err, errno, "create the scratch disk %s", path);
+	if (ftruncate(fd, size > 0 ? (off_t)size : (off_t)SCRATCH_SIZE) < 0)
+		return err_sys(err, errno, "size the scratch disk");
+	rc = posix_spawn(&pid, "/sbin/mke2fs", NULL, NULL, argv, envp);
+	if (!rc && (waitpid(pid, &status, 0) < 0 || status))
+		rc = EIO;
+	if (rc)
+		(void)unlink(path);
+	return rc ? err_sys(err, rc == ENOENT ? EIO : rc, "make the scratch disk (/sbin/mke2fs of e2fsprogs)") : 0;
+}
+
+struct disks {
+	int layers[VM_LAYERS_MAX];
+	size_t n;
+	int scratch;
+};
+
+static void disks_close(struct disks *d)
+{
+	for (size_t i = 0; i < d->n; i++)
+		close_fd(&d->layers[i]);
+	close_fd(&d->scratch);
+}
+
+static int open_disks(struct disks *d, const json_t *rootfs, struct err *err)
+{
+	const json_t *layers = json_object_get(rootfs, "layers"), *layer;
+	const char *scratch = json_str(rootfs, "scratch", NULL);
+	size_t i;
+
+	if (json_array_size(layers) > VM_LAYERS_MAX)
+		return err_set(err, EINVAL, "more than %d layers", VM_LAYERS_MAX);
+	json_array_foreach(layers, i, layer) {
+		const char *path = json_is_string(layer) ? json_string_value(layer) : "";
+
+		d->layers[i] = open(path, O_RDONLY | O_CLOEXEC);
+		if (d->layers[i] < 0)
+			return err_sys(err, errno, "open the layer %s", path);
+		d->n = i + 1;
+	}
+	if (!scratch)
+		return 0;
+	if (make_scratch(scratch, json_int(rootfs, "scratch_size", 0), err) < 0)
+		return -err->code;
+	d->scratch = open(scratch, O_RDWR | O_CLOEXEC);
+	return d->scratch < 0 ? err_sys(err, errno, "open the scratch disk %s", scratch) : 0;
+}
+
+/* ---- the host's cgroup */
+
+/*
+ * What the two processes need beside the guest's memory: QEMU's code cache (tb-size) and heap, page tables, and room for
+ * the page cache of the disks' files, which is charged to whoever reads them first.
+ */
+#define MEMORY_OVERHEAD (160ULL << 20)
+#define PIDS_OVERHEAD   32
+
+static int make_cgroup(struct hyperv *h, const json_t *params, struct err *err)
+{
+	const json_t *given = json_object_get(json_object_get(json_object_get(params, "spec"), "linux"), "resources");
+	CLEAN(cleanup_oci_resources) struct oci_resources *r = NULL;
+	const char *path = json_str(params, "cgroup_path", NULL);
+	struct oci_resources limits = { .memory_limit = (int64_t)(h->memory_bytes + MEMORY_OVERHEAD),
+					.pids_limit = h->vcpus + PIDS_OVERHEAD };
+	int rc;
+
+	if (!path)
+		return 0;
+	rc = given ? oci_resources_parse(given, &r, err) : 0;
+	if (rc == 0)
+		rc = cgroup_create(&h->cgroup, path, err);
+	if (rc < 0)
+		return rc;
+	if (r) {
+		limits.cpu_shares = r->cpu_shares;
+		limits.cpuset_cpus = r->cpuset_cpus;
+		limits.cpuset_mems = r->cpuset_mems;
+		h->cpu_quota = r->cpu_quota;
+		h->cpu_period = r->cpu_period;
+	}
+	return cgroup_apply(h->cgroup, &limits, err);
+}
+
+static int place(void *arg, pid_t pid, struct err *err)
+{
+	struct hyperv *h = arg;
+
+	return h->cgroup ? cgroup_add(h->cgroup, pid, err) : 0;
+}
+
+void hyperv_limit_cpu(struct hyperv *h, bool limited)
+{
+	struct oci_resources r = { .cpu_period = h->cpu_period, .cpu_quota = limited ? h->cpu_quota : -1 };
+	struct err err = ERR_INIT;
+
+	if (h->cgroup && h->cpu_quota > 0 && cgroup_apply(h->cgroup, &r, &err) < 0)
+		log_warn("%s", err.msg);
+}
+
+bool hyperv_host_oom(struct hyperv *h)
+{
+	struct container_stats stats = { 0 };
+	struct err err = ERR_INIT;
+
+	return h->cgroup && !cgroup_stats(h->cgroup, &stats, &err) && stats.oom_kills;
+}
+
+/* ---- the machine */
+
+static int watch_machine(struct shim *sh, struct hyperv *h, struct err *err)
+{
+	if (vm_listen(h->vm, LINK_CONTROL_PORT, err) < 0)
+		return -err->code;
+	h->control = loop_add_fd(sh->loop, vm_control_fd(h->vm), EPOLLIN, control_ready, sh, err);
+	if (h->control)
+		h->console = loop_add_fd(sh->loop, vm_console_fd(h->vm), EPOLLIN, console_event, sh, err);
+	if (h->console)
+		h->qemu = loop_add_fd(sh->loop, vm_qemu_pidfd(h->vm), EPOLLIN, machine_ended, sh, err);
+	if (h->qemu)
+		h->device = loop_add_fd(sh->loop, vm_device_pidfd(h->vm), EPOLLIN, machine_ended, sh, err);
+	return h->device ? 0 : -err->code;
+}
+
+static int read_seccomp(struct hyperv *h, int fd, struct err *err)
+{
+	CLEAN_FREE unsigned char *bpf = malloc(LINK_SECCOMP_MAX);
+	ssize_t got;
+
+	if (fd < 0)
+		return 0;
+	got = bpf ? pread(fd, bpf, LINK_SECCOMP_MAX, 0) : -1;
+	if (got <= 0)
+		return err_set(err, EIO, "the seccomp program could not be read");
+	h->seccomp = link_base64_encode(bpf, (size_t)got);
+	return h->seccomp ? 0 : err_sys(err, ENOMEM, "encode the seccomp program");
+}
+
+int hyperv_boot(struct shim *sh, struct hyperv *h, const json_t *params, int seccomp, struct err *err)
+{
+	const json_t *vm = json_object_get(params, "vm");
+	CLEAN(disks_close) struct disks d = { .scratch = -1 };
+	struct vm_config config = {
+		.kernel = json_str(vm, "kernel", NULL),
+		.initrd = json_str(vm, "initrd", NULL),
+		.memory_bytes = (uint64_t)json_int(vm, "memory_bytes", 512 << 20),
+		.vcpus = (unsigned)json_int(vm, "vcpus", 1),
+		.accelerator = json_str(vm, "accelerator", NULL),
+		.place = place,
+		.place_arg = h,
+	};
+	int rc = read_seccomp(h, seccomp, err);
+
+	h->memory_bytes = config.memory_bytes;
+	h->vcpus = config.vcpus ? config.vcpus : 1;
+
+	if (!rc && (!config.kernel || !config.initrd))
+		rc = err_set(err, EINVAL, "start: vm.kernel or vm.initrd is missing");
+	if (!rc)
+		rc = make_cgroup(h, params, err);
+	if (!rc)
+		rc = open_disks(&d, json_object_get(params, "rootfs"), err);
+	if (rc < 0)
+		return rc;
+	config.layer_fds = d.layers;
+	config.layer_count = d.n;
+	config.scratch_fd = d.scratch;
+	rc = vm_start(&h->vm, &config, err);
+	return rc < 0 ? rc : watch_machine(sh, h, err);
+}
