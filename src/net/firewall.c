@@ -162,7 +162,7 @@ static struct {
 static int nft_load(struct err *err)
 {
 	struct nft_ctx *(*make)(uint32_t flags);
-	int (*buffer)(struct nft_ctx * context);
+	int (*errors)(struct nft_ctx * context), (*output)(struct nft_ctx * context);
 	void *library;
 
 	if (nft.context)
