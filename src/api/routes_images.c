@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -65,25 +67,109 @@ static bool name_matches(const char *name, const char *pattern)
 	return !fnmatch(pattern, name, FNM_PATHNAME) || (bare && !fnmatch(pattern, bare, FNM_PATHNAME));
 }
 
-static bool list_matches(struct engine *e, const struct image *im, const json_t *filters)
+/* until_time - a time, or how long ago ("24h"), as Docker's filters take it. */
+static int until_time(const char *text, int64_t *sec, struct err *err)
+{
+	static const struct {
+		char unit;
+		int64_t sec;
+	} units[] = { { 'h', 3600 }, { 'm', 60 }, { 's', 1 } };
+	int64_t total = 0, ns;
+	const char *p = text;
+
+	while (*p) {
+		char *end;
+		long long n = strtoll(p, &end, 10);
+		size_t u = 0;
+
+		while (u < ARRAY_LEN(units) && units[u].unit != *end)
+			u++;
+		if (end == p || n < 0 || n > 1000000000 || u == ARRAY_LEN(units))
+			break;
+		total += n * units[u].sec;
+		p = end + 1;
+	}
+	if (*text && !*p) {
+		*sec = time(NULL) - total;
+		return 0;
+	}
+	if (engine_parse_time(text, &ns))
+		return err_set(err, EINVAL, "invalid filter 'until=%.100s'", text);
+	*sec = ns / 1000000000;
+	return 0;
+}
+
+static bool truth(const char *text, bool *ok)
+{
+	static const char *const yes[] = { "1", "t", "T", "true", "TRUE", "True" };
+	static const char *const no[] = { "0", "f", "F", "false", "FALSE", "False" };
+
+	for (size_t i = 0; i < ARRAY_LEN(yes); i++) {
+		if (!strcmp(text, yes[i]) || !strcmp(text, no[i]))
+			return !strcmp(text, yes[i]);
+	}
+	*ok = false;
+	return false;
+}
+
+/* What a list of filters asks of an image, with the images and times it names looked up. */
+struct image_filter {
+	const json_t *filters;
+	int dangling; /* -1: not asked */
+	int64_t before, since, until;
+};
+
+static int filter_init(struct image_filter *f, struct engine *e, const json_t *filters, struct err *err)
 {
 	static const char *const borders[] = { "before", "since" };
 	const json_t *v;
+	bool ok = true;
 	size_t i;
-	bool ok = filters_match_labels(filters, json_object_get(json_object_get(im->config, "config"), "Labels"));
 
+	*f = (struct image_filter){ filters, -1, INT64_MAX, INT64_MIN, INT64_MAX };
 	json_array_foreach(json_object_get(filters, "dangling"), i, v)
-		ok = ok && (im->nrepo_tags == 0) ==
-				   (!strcasecmp(json_string_value(v), "true") || !strcmp(json_string_value(v), "1"));
+		f->dangling = truth(json_string_value(v), &ok);
+	if (!ok)
+		return err_set(err, EINVAL, "invalid filter 'dangling=%.100s'",
+			       json_string_value(json_array_get(json_object_get(filters, "dangling"), 0)));
 	for (size_t b = 0; b < ARRAY_LEN(borders); b++)
 		json_array_foreach(json_object_get(filters, borders[b]), i, v) {
-			struct err err = ERR_INIT;
-			const struct image *other = image_find(e->images, json_string_value(v), &err);
+			const struct image *other = image_find(e->images, json_string_value(v), err);
 
-			ok = ok && other &&
-			     (b ? im->created_unix > other->created_unix : im->created_unix < other->created_unix);
+			if (!other)
+				return -err->code;
+			if (b)
+				f->since = other->created_unix > f->since ? other->created_unix : f->since;
+			else
+				f->before = other->created_unix < f->before ? other->created_unix : f->before;
 		}
-	return ok;
+	json_array_foreach(json_object_get(filters, "until"), i, v) {
+		int64_t t = 0;
+		int rc = until_time(json_string_value(v), &t, err);
+
+		if (rc < 0)
+			return rc;
+		f->until = t < f->until ? t : f->until;
+	}
+	return 0;
+}
+
+static bool list_matches(const struct image *im, const struct image_filter *f)
+{
+	const json_t *labels = json_object_get(json_object_get(im->config, "config"), "Labels"), *v;
+	size_t i;
+
+	if (!filters_match_labels(f->filters, labels) || (f->dangling >= 0 && (im->nrepo_tags == 0) != f->dangling) ||
+	    im->created_unix >= f->before || im->created_unix <= f->since || im->created_unix > f->until)
+		return false;
+	/* label!=X: none of them may match. */
+	json_array_foreach(json_object_get(f->filters, "label!"), i, v) {
+		CLEAN_JSON json_t *one = json_pack("{s:[O]}", "label", v);
+
+		if (filters_match_labels(one, labels))
+			return false;
+	}
+	return true;
 }
 
 static json_t *list_tags(const struct image *im, const json_t *filters)
@@ -106,13 +192,16 @@ static json_t *list_tags(const struct image *im, const json_t *filters)
 
 static void images_list(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	static const char *const keys[] = { "before", "dangling", "label", "reference", "since", "until", NULL };
+	static const char *const keys[] = {
+		"before", "dangling", "label", "label!", "reference", "since", "until", NULL
+	};
 	struct engine *e = arg;
+	struct image_filter f;
 	struct err err = ERR_INIT;
 	CLEAN_JSON json_t *filters = filters_parse(http_query(r, "filters"), &err);
 	json_t *list;
 
-	if (!filters || filters_known(filters, keys, &err)) {
+	if (!filters || filters_known(filters, keys, &err) || filter_init(&f, e, filters, &err)) {
 		http_reply_error(c, &err);
 		return;
 	}
@@ -121,8 +210,7 @@ static void images_list(struct http_conn *c, const struct http_request *r, void 
 		const struct image *im = image_at(e->images, i);
 		json_t *tags = list_tags(im, filters), *o, *labels;
 
-		if (!list_matches(e, im, filters) ||
-		    (json_object_get(filters, "reference") && !json_array_size(tags))) {
+		if (!list_matches(im, &f) || (json_object_get(filters, "reference") && !json_array_size(tags))) {
 			json_decref(tags);
 			continue;
 		}
@@ -139,8 +227,23 @@ static void images_list(struct http_conn *c, const struct http_request *r, void 
 	http_reply_json(c, 200, list);
 }
 
+/* inspect_config - with all keys that Docker's clients were shown before API 1.50, set or not. */
+static json_t *inspect_config(const json_t *config, int api_minor)
+{
+	json_t *o = json_pack("{s:s,s:s,s:s,s:b,s:b,s:b,s:b,s:b,s:b,s:n,s:n,s:s,s:n,s:s,s:n,s:n,s:n}", "Hostname", "",
+			      "Domainname", "", "User", "", "AttachStdin", 0, "AttachStdout", 0, "AttachStderr", 0,
+			      "Tty", 0, "OpenStdin", 0, "StdinOnce", 0, "Env", "Cmd", "Image", "", "Volumes",
+			      "WorkingDir", "", "Entrypoint", "OnBuild", "Labels");
+
+	if (api_minor >= 50)
+		json_object_clear(o);
+	(void)json_object_update(o, (json_t *)(uintptr_t)config);
+	return o;
+}
+
 static void images_inspect(struct http_conn *c, const struct http_request *r, void *arg)
 {
+	static const char *const optional[][2] = { { "variant", "Variant" }, { "os.version", "OsVersion" } };
 	const struct image *im = find(c, arg, http_param(r, "name"));
 	json_t *o, *layers, *config;
 
@@ -157,7 +260,13 @@ static void images_inspect(struct http_conn *c, const struct http_request *r, vo
 		      json_str(im->config, "docker_version", ""), "Author", json_str(im->config, "author", ""),
 		      "Architecture", json_str(im->config, "architecture", "amd64"), "Os",
 		      json_str(im->config, "os", "linux"));
-	set(o, "Config", config ? json_incref(config) : json_object());
+	set(o, "Config", inspect_config(config, r->api_minor));
+	for (size_t i = 0; i < ARRAY_LEN(optional); i++) {
+		const char *text = json_str(im->config, optional[i][0], "");
+
+		if (*text)
+			set(o, optional[i][1], json_string(text));
+	}
 	set(o, "Size", json_integer((json_int_t)im->size));
 	if (r->api_minor < 44)
 		set(o, "VirtualSize", json_integer((json_int_t)im->size));
@@ -224,24 +333,47 @@ static void images_remove(struct http_conn *c, const struct http_request *r, voi
 	http_reply_json(c, 200, out);
 }
 
+struct prune {
+	struct engine *engine;
+	struct image_filter filter;
+	bool all;
+};
+
+static bool prune_pick(void *arg, const struct image *im)
+{
+	const struct prune *p = arg;
+
+	return (p->all || im->nrepo_tags == 0) && list_matches(im, &p->filter);
+}
+
+static enum image_use prune_used(void *arg, const char *id, char *why, size_t why_size)
+{
+	return image_used(((struct prune *)arg)->engine, id, why, why_size);
+}
+
 static void images_prune(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	static const char *const keys[] = { "dangling", NULL };
-	struct engine *e = arg;
+	static const char *const keys[] = { "dangling", "label", "label!", "until", NULL };
+	struct prune p = { .engine = arg };
 	struct err err = ERR_INIT;
 	CLEAN_JSON json_t *filters = filters_parse(http_query(r, "filters"), &err);
-	const json_t *dangling = json_object_get(filters, "dangling");
-	const char *value = json_string_value(json_array_get(dangling, 0));
 	json_t *out = NULL;
 	uint64_t freed = 0;
 
-	if (!filters || filters_known(filters, keys, &err) ||
-	    image_prune(e->images, value && (!strcmp(value, "false") || !strcmp(value, "0")), image_used, e, &out,
-			&freed, &err)) {
+	if (!filters || filters_known(filters, keys, &err) || filter_init(&p.filter, arg, filters, &err)) {
 		http_reply_error(c, &err);
 		return;
 	}
-	report_removed(e, out);
+	/* Here "dangling" says which images are meant at all: false is all unused ones. */
+	p.all = p.filter.dangling == 0;
+	p.filter.dangling = -1;
+	if (image_prune(p.engine->images, prune_pick, prune_used, &p, &out, &freed, &err)) {
+		http_reply_error(c, &err);
+		return;
+	}
+	report_removed(arg, out);
+	events_emit(arg, "image", "prune", "",
+		    json_pack("{s:o}", "reclaimed", json_sprintf("%llu", (unsigned long long)freed)));
 	http_reply_json(c, 200, json_pack("{s:o,s:I}", "ImagesDeleted", out, "SpaceReclaimed", (json_int_t)freed));
 }
 

@@ -30,6 +30,8 @@ struct image_layer {
 	uint64_t tar_size; /* bytes of the layer's tar */
 	uint64_t erofs_size;
 	uint64_t recipe_size;
+	json_t *blob;  /* {digest, size, mediaType} in the registry it came from, or NULL */
+	bool verified; /* its diff_id was computed by a process that parses nothing */
 };
 
 /* Owned by the store; valid until the next call that changes the store (tag, remove, a finished load). */
@@ -89,8 +91,9 @@ typedef enum image_use (*image_use_fn)(void *arg, const char *image_id, char *wh
 int image_remove(struct image_store *s, const char *ref, bool force, image_use_fn use, void *arg, json_t **out,
 		 struct err *err) MUST_CHECK;
 
-/* image_prune - remove images without a name (with @all: every unused one). *freed: bytes. */
-int image_prune(struct image_store *s, bool all, image_use_fn use, void *arg, json_t **out, uint64_t *freed,
+/* image_prune - remove the unused images that @pick (NULL: those without a name) chooses. *freed: bytes of layers. */
+typedef bool (*image_pick_fn)(void *arg, const struct image *im);
+int image_prune(struct image_store *s, image_pick_fn pick, image_use_fn use, void *arg, json_t **out, uint64_t *freed,
 		struct err *err) MUST_CHECK;
 
 /* image_history - the array of GET /images/X/history: Id Created CreatedBy Tags Size Comment. New reference. */
@@ -110,6 +113,12 @@ int image_ref_parse(const char *text, bool default_tag, struct image_ref *out, s
 /* image_ref_familiar - "debian:12", "me/app:1", "registry:5000/app:1", as Docker shows it. @out of 600 bytes. */
 void image_ref_familiar(const struct image_ref *r, char *out, size_t size);
 void image_ref_full(const struct image_ref *r, char *out, size_t size); /* docker.io/library/debian:12 */
+
+/* digest_valid - "sha256:" and 64 lower-case hexadecimal digits */
+bool digest_valid(const char *text);
+
+/* image_config_change - apply a line of a Dockerfile ("ENV A=1") to an image's "config", as import and commit do. */
+int image_config_change(json_t *config, const char *line, struct err *err) MUST_CHECK;
 
 /* --- asynchronous operations --- */
 

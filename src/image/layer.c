@@ -24,7 +24,6 @@ struct recipe {
 	size_t len;
 	uint64_t range_at, range_len;
 	uint64_t size;
-	struct sha256_ctx sha;
 };
 
 static int recipe_put(struct recipe *r, const void *bytes, size_t n, ZSTD_EndDirective end, struct err *err)
@@ -42,7 +41,6 @@ static int recipe_put(struct recipe *r, const void *bytes, size_t n, ZSTD_EndDir
 		rc = fd_write_full(r->fd, r->out, out.pos);
 		if (rc < 0)
 			return err_sys(err, -rc, "cannot write a layer's recipe");
-		sha256_update(&r->sha, out.pos, r->out);
 		r->size += out.pos;
 	} while (end == ZSTD_e_end ? left != 0 : in.pos < in.size);
 	return 0;
@@ -150,25 +148,6 @@ static int copy_file(struct tar_reader *t, struct erofs_writer *w, struct recipe
 	return rc;
 }
 
-static int hash_file(int fd, char digest[DIGEST_TEXT], struct err *err)
-{
-	CLEAN_FREE uint8_t *block = malloc(COPY);
-	uint8_t sum[SHA256_DIGEST_SIZE];
-	struct sha256_ctx sha;
-	ssize_t n;
-
-	sha256_init(&sha);
-	if (!block)
-		return err_set(err, ENOMEM, "no memory to hash a layer");
-	for (off_t at = 0; (n = pread(fd, block, COPY, at)) > 0; at += n)
-		sha256_update(&sha, (size_t)n, block);
-	if (n < 0)
-		return err_sys(err, errno, "cannot read the layer's file");
-	sha256_digest(&sha, sizeof(sum), sum);
-	digest_text(sum, digest);
-	return 0;
-}
-
 static int convert(struct source_hash *h, struct erofs_writer *w, struct recipe *r, struct err *err)
 {
 	struct tar_reader t;
@@ -200,7 +179,6 @@ int layer_convert(struct source *tar, int erofs, int recipe, uint64_t max, struc
 
 	*out = (struct layer_info){ 0 };
 	source_hash_init(&h, tar, max);
-	sha256_init(&r.sha);
 	if (!r.z || !r.literal || !r.out || !w)
 		rc = err_set(err, ENOMEM, "no memory to convert a layer");
 	else
@@ -215,12 +193,7 @@ int layer_convert(struct source *tar, int erofs, int recipe, uint64_t max, struc
 		out->tar_size = h.total;
 		rc = erofs_finish(w, sum, &out->erofs_size, &out->content, err);
 	}
-	if (rc == 0) {
-		sha256_digest(&r.sha, sizeof(sum), sum);
-		digest_text(sum, out->recipe_digest);
-		out->recipe_size = r.size;
-		rc = hash_file(erofs, out->erofs_digest, err);
-	}
+	out->recipe_size = r.size;
 	erofs_free(w);
 	recipe_fini(&r);
 	return rc;

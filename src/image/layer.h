@@ -11,7 +11,7 @@
 #include "image/source.h"
 
 struct layer_info {
-	char diff_id[DIGEST_TEXT], erofs_digest[DIGEST_TEXT], recipe_digest[DIGEST_TEXT];
+	char diff_id[DIGEST_TEXT];
 	uint64_t tar_size, erofs_size, recipe_size, content;
 };
 

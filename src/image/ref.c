@@ -6,6 +6,11 @@
 
 #include "image/image.h"
 
+bool digest_valid(const char *d)
+{
+	return strlen(d) == 71 && !strncmp(d, "sha256:", 7) && strspn(d + 7, "0123456789abcdef") == 64;
+}
+
 static bool path_valid(const char *p)
 {
 	if (!*p || !(islower((unsigned char)*p) || isdigit((unsigned char)*p)))
@@ -43,7 +48,7 @@ int image_ref_parse(const char *text, bool default_tag, struct image_ref *out, s
 	at = strchr(work, '@');
 	if (at) {
 		*at++ = 0;
-		ok = ok && strlen(at) == 71 && !strncmp(at, "sha256:", 7) && strspn(at + 7, "0123456789abcdef") == 64;
+		ok = ok && digest_valid(at);
 		(void)snprintf(r.digest, sizeof(r.digest), "%.71s", at);
 	}
 	slash = strrchr(work, '/');

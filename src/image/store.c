@@ -16,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "image/source.h"
 
 #define JSON_MAX (8U << 20)
@@ -25,7 +26,7 @@ static int no_memory(struct err *err)
 	return err_set(err, ENOMEM, "no memory for the image store");
 }
 
-static void image_free(struct image *im)
+void store_image_free(struct image *im)
 {
 	if (!im)
 		return;
@@ -36,7 +37,10 @@ static void image_free(struct image *im)
 		free(im->layers[i].erofs_path);
 		free(im->layers[i].erofs_digest);
 		free(im->layers[i].recipe_digest);
+		json_decref(im->layers[i].blob);
 	}
+	for (size_t i = 0; i < im->nrepo_digests; i++)
+		free(im->repo_digests[i]);
 	free(im->repo_tags);
 	free(im->repo_digests);
 	free(im->layers);
@@ -46,38 +50,47 @@ static void image_free(struct image *im)
 	free(im);
 }
 
-static char *blob_path(const struct image_store *s, const char *digest)
+char *store_blob_path(const struct image_store *s, const char *digest)
 {
 	char *p = NULL;
 
 	return strlen(digest) == 71 && asprintf(&p, "%s/blobs/sha256/%s", s->dir, digest + 7) >= 0 ? p : NULL;
 }
 
-static int add_name(struct image *im, const char *name)
+static int list_add(char ***list, size_t *n, const char *name)
 {
-	char **more = realloc(im->repo_tags, (im->nrepo_tags + 2) * sizeof(char *));
+	for (size_t i = 0; i < *n; i++) {
+		if (!strcmp((*list)[i], name))
+			return 0;
+	}
+	char **more = realloc(*list, (*n + 2) * sizeof(char *));
 
 	if (!more)
 		return -ENOMEM;
-	im->repo_tags = more;
-	more[im->nrepo_tags] = strdup(name);
-	if (!more[im->nrepo_tags])
+	*list = more;
+	more[*n] = strdup(name);
+	if (!more[*n])
 		return -ENOMEM;
-	more[++im->nrepo_tags] = NULL;
+	more[++*n] = NULL;
 	return 0;
 }
 
-static bool drop_name(struct image *im, const char *name)
+static bool list_drop(char **list, size_t *n, const char *name)
 {
-	for (size_t i = 0; i < im->nrepo_tags; i++) {
-		if (strcmp(im->repo_tags[i], name) != 0)
+	for (size_t i = 0; i < *n; i++) {
+		if (strcmp(list[i], name) != 0)
 			continue;
-		free(im->repo_tags[i]);
-		memmove(&im->repo_tags[i], &im->repo_tags[i + 1], (im->nrepo_tags - i) * sizeof(char *));
-		im->nrepo_tags--;
+		free(list[i]);
+		memmove(&list[i], &list[i + 1], (*n - i) * sizeof(char *));
+		--*n;
 		return true;
 	}
 	return false;
+}
+
+bool store_drop_name(struct image *im, const char *name)
+{
+	return list_drop(im->repo_tags, &im->nrepo_tags, name) || list_drop(im->repo_digests, &im->nrepo_digests, name);
 }
 
 int store_put_blob(struct image_store *s, const void *bytes, size_t n, char *digest, struct err *err)
@@ -89,7 +102,7 @@ int store_put_blob(struct image_store *s, const void *bytes, size_t n, char *dig
 	sha256_update(&sha, n, bytes);
 	sha256_digest(&sha, sizeof(sum), sum);
 	digest_text(sum, digest);
-	CLEAN_FREE char *path = blob_path(s, digest);
+	CLEAN_FREE char *path = store_blob_path(s, digest);
 
 	if (!path)
 		return no_memory(err);
@@ -118,8 +131,12 @@ static int make_manifest(struct image_store *s, struct image *im, json_t *layers
 						(json_int_t)im->layers[i].erofs_size));
 	CLEAN_FREE char *text = m ? json_text(m) : NULL;
 
-	if (!text || store_put_blob(s, text, strlen(text), digest, err) < 0)
+	if (!text)
 		return no_memory(err);
+	int rc = store_put_blob(s, text, strlen(text), digest, err);
+
+	if (rc < 0)
+		return rc;
 	im->manifest_size = strlen(text);
 	im->manifest_digest = strdup(digest);
 	return im->manifest_digest ? 0 : no_memory(err);
@@ -149,11 +166,13 @@ static struct image *image_make(struct image_store *s, const char *config, size_
 		o->diff_id = strdup(json_str(l, "diff_id", ""));
 		o->erofs_digest = strdup(json_str(l, "erofs", ""));
 		o->recipe_digest = strdup(json_str(l, "recipe", ""));
-		o->erofs_path = blob_path(s, json_str(l, "erofs", ""));
+		o->erofs_path = store_blob_path(s, json_str(l, "erofs", ""));
 		o->size = (uint64_t)json_int(l, "size", 0);
 		o->tar_size = (uint64_t)json_int(l, "tar_size", 0);
 		o->erofs_size = (uint64_t)json_int(l, "erofs_size", 0);
 		o->recipe_size = (uint64_t)json_int(l, "recipe_size", 0);
+		o->blob = json_incref(json_object_get(l, "blob"));
+		o->verified = json_bool(l, "verified", false);
 		if (!o->diff_id || !o->erofs_digest || !o->recipe_digest || !o->erofs_path)
 			goto fail;
 		im->size += o->size;
@@ -165,8 +184,16 @@ static struct image *image_make(struct image_store *s, const char *config, size_
 fail:
 	if (err && !err->code)
 		(void)no_memory(err);
-	image_free(im);
+	store_image_free(im);
 	return NULL;
+}
+
+/* sync_dir - a rename in @path is on disk. */
+static int sync_dir(const char *path, struct err *err)
+{
+	CLEAN_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 || fsync(fd) < 0 ? err_sys(err, errno, "cannot bring %s to disk", path) : 0;
 }
 
 static int save_index(struct image_store *s, struct err *err)
@@ -190,6 +217,13 @@ static int save_index(struct image_store *s, struct err *err)
 				json_object_set_new(json_object_get(d, "annotations"),
 						    "org.opencontainers.image.ref.name", json_string(r.tag));
 			}
+			if (k == 0 && im->nrepo_digests) {
+				json_t *digests = json_array();
+
+				for (size_t n = 0; n < im->nrepo_digests; n++)
+					json_array_append_new(digests, json_string(im->repo_digests[n]));
+				json_object_set_new(d, "walnut.repo-digests", digests);
+			}
 			json_array_append_new(list, d);
 		}
 	}
@@ -198,12 +232,19 @@ static int save_index(struct image_store *s, struct err *err)
 	CLEAN_FREE char *text = doc ? json_text(doc) : NULL;
 	CLEAN_FREE char *path = NULL;
 
-	if (!text || asprintf(&path, "%s/index.json", s->dir) < 0)
+	CLEAN_FREE char *blobs = NULL;
+
+	if (!text || asprintf(&path, "%s/index.json", s->dir) < 0 || asprintf(&blobs, "%s/blobs/sha256", s->dir) < 0)
 		return no_memory(err);
-	return fd_replace_file(AT_FDCWD, path, text, strlen(text), 0644, err);
+	/* The blobs' names are on disk before the index that names them, and the index before anybody hears of it. */
+	int rc = sync_dir(blobs, err);
+
+	if (rc == 0)
+		rc = fd_replace_file(AT_FDCWD, path, text, strlen(text), 0644, err);
+	return rc == 0 ? sync_dir(s->dir, err) : rc;
 }
 
-static struct image *by_id(const struct image_store *s, const char *id)
+struct image *store_by_id(const struct image_store *s, const char *id)
 {
 	for (size_t i = 0; i < s->n; i++) {
 		if (!strcmp(s->images[i]->id, id))
@@ -228,7 +269,7 @@ static int insert(struct image_store *s, struct image *im)
 	return 0;
 }
 
-static int name_image(struct image_store *s, struct image *im, const char *text, struct err *err)
+int store_name(struct image_store *s, struct image *im, const char *text, struct err *err)
 {
 	struct image_ref r;
 	char name[600];
@@ -236,10 +277,40 @@ static int name_image(struct image_store *s, struct image *im, const char *text,
 
 	if (rc < 0)
 		return rc;
+	if (r.digest[0])
+		r.tag[0] = 0;
 	image_ref_familiar(&r, name, sizeof(name));
-	for (size_t i = 0; i < s->n; i++)
-		(void)drop_name(s->images[i], name);
-	return add_name(im, name) < 0 ? no_memory(err) : 0;
+	for (size_t i = 0; i < s->n; i++) {
+		if (s->images[i] != im)
+			(void)store_drop_name(s->images[i], name);
+	}
+	if (r.digest[0])
+		return list_add(&im->repo_digests, &im->nrepo_digests, name) < 0 ? no_memory(err) : 0;
+	return list_add(&im->repo_tags, &im->nrepo_tags, name) < 0 ? no_memory(err) : 0;
+}
+
+static bool same_layers(const struct image *a, const struct image *b)
+{
+	bool same = a->nlayers == b->nlayers;
+
+	for (size_t i = 0; same && i < a->nlayers; i++)
+		same = !strcmp(a->layers[i].erofs_digest, b->layers[i].erofs_digest) &&
+		       !strcmp(a->layers[i].diff_id, b->layers[i].diff_id);
+	return same;
+}
+
+/* check_config - the layers are those that the config names. */
+static int check_config(const struct image *im, struct err *err)
+{
+	const json_t *ids = json_object_get(json_object_get(im->config, "rootfs"), "diff_ids");
+	bool ok = json_array_size(ids) == im->nlayers;
+
+	for (size_t i = 0; ok && i < im->nlayers; i++) {
+		const char *id = json_string_value(json_array_get(ids, i));
+
+		ok = id && !strcmp(id, im->layers[i].diff_id);
+	}
+	return ok ? 0 : err_set(err, EINVAL, "the image's config does not name the layers it comes with");
 }
 
 int store_add(struct image_store *s, const char *config, size_t len, json_t *layers, const json_t *tags,
@@ -251,29 +322,34 @@ int store_add(struct image_store *s, const char *config, size_t len, json_t *lay
 
 	if (!im)
 		return err && err->code ? -err->code : -ENOMEM;
-	old = by_id(s, im->id);
-	if (old) {
-		image_free(im);
-		im = old;
-	} else if (insert(s, im) < 0) {
-		image_free(im);
-		return no_memory(err);
-	}
-	json_array_foreach(tags, i, t) {
-		int rc = json_is_string(t) ? name_image(s, im, json_string_value(t), err) : -EINVAL;
+	old = store_by_id(s, im->id);
+	int rc = check_config(im, err);
 
+	if (rc == 0 && old && !same_layers(im, old))
+		rc = err_set(err, EEXIST,
+			     "the image %.19s is in the store with other layer files: remove it there first", im->id);
+	if (rc == 0 && !old && insert(s, im) < 0)
+		rc = no_memory(err);
+	if (rc < 0 || old)
+		store_image_free(im);
+	if (rc < 0)
+		return rc;
+	im = old ? old : im;
+	json_array_foreach(tags, i, t) {
+		rc = json_is_string(t) ? store_name(s, im, json_string_value(t), err)
+				       : err_set(err, EINVAL, "an image's name is not text");
 		if (rc < 0)
 			return rc;
 	}
 	*out = im;
-	return save_index(s, err);
+	return 0;
 }
 
 static int read_index(struct image_store *s, struct err *err)
 {
 	CLEAN_FREE char *path = NULL;
-	size_t len, i;
-	json_t *d;
+	size_t len, i, k;
+	json_t *d, *r;
 
 	if (asprintf(&path, "%s/index.json", s->dir) < 0)
 		return no_memory(err);
@@ -285,24 +361,58 @@ static int read_index(struct image_store *s, struct err *err)
 	if (!doc)
 		return -EINVAL;
 	json_array_foreach(json_object_get(doc, "manifests"), i, d) {
-		CLEAN_FREE char *mp = blob_path(s, json_str(d, "digest", ""));
+		CLEAN_FREE char *mp = store_blob_path(s, json_str(d, "digest", ""));
 		CLEAN_FREE char *mt = mp ? fd_read_file(AT_FDCWD, mp, JSON_MAX, &len, err) : NULL;
 		CLEAN_JSON json_t *m = mt ? json_parse(mt, len, mp, err) : NULL;
 		const char *id = json_str(json_object_get(m, "config"), "digest", "");
-		CLEAN_FREE char *cp = m ? blob_path(s, id) : NULL;
+		CLEAN_FREE char *cp = m ? store_blob_path(s, id) : NULL;
 		CLEAN_FREE char *ct = cp ? fd_read_file(AT_FDCWD, cp, JSON_MAX, &len, err) : NULL;
 		const char *name = json_str(json_object_get(d, "annotations"), "io.containerd.image.name", NULL);
-		struct image *im = by_id(s, id);
+		struct image *im = store_by_id(s, id);
 
 		if (!im) {
 			im = ct ? image_make(s, ct, len, json_object_get(m, "walnut.layers"), err) : NULL;
 			if (!im || insert(s, im) < 0)
 				return err_wrap(err, "the image store %s is damaged", s->dir);
 		}
-		if (name && name_image(s, im, name, err) < 0)
+		if (name && store_name(s, im, name, err) < 0)
 			return -EINVAL;
+		json_array_foreach(json_object_get(d, "walnut.repo-digests"), k, r)
+			if (json_is_string(r) && store_name(s, im, json_string_value(r), err) < 0)
+				return -EINVAL;
 	}
 	return 0;
+}
+
+int store_commit(struct image_store *s, struct err *err)
+{
+	int rc = save_index(s, err);
+
+	if (rc < 0)
+		store_revert(s);
+	return rc;
+}
+
+void store_revert(struct image_store *s)
+{
+	struct image_store old = *s;
+	struct err err = ERR_INIT;
+
+	s->images = NULL;
+	s->n = 0;
+	int rc = read_index(s, &err);
+	struct image_store *gone = rc < 0 ? s : &old;
+
+	for (size_t i = 0; i < gone->n; i++)
+		store_image_free(gone->images[i]);
+	free(gone->images);
+	if (rc < 0) {
+		log_error("the image store cannot be read again: %s", err.msg);
+		s->images = old.images;
+		s->n = old.n;
+		return;
+	}
+	store_collect(s);
 }
 
 struct image_store *image_store_open(const struct image_options *o, struct err *err)
@@ -317,6 +427,7 @@ struct image_store *image_store_open(const struct image_options *o, struct err *
 	if (strrchr(self, '/'))
 		memcpy(strrchr(self, '/') + 1, "walnut-worker", 14);
 	if (!s || !(s->data = strdup(o->data)) || !(s->worker = strdup(o->worker ? o->worker : self)) ||
+	    asprintf(&s->fetcher, "%.*swalnut-fetch", (int)(strrchr(s->worker, '/') + 1 - s->worker), s->worker) < 0 ||
 	    asprintf(&s->dir, "%s/images", o->data) < 0 || asprintf(&blobs, "%s/blobs/sha256", s->dir) < 0 ||
 	    asprintf(&tmp, "%s/tmp", o->data) < 0 || asprintf(&layout, "%s/oci-layout", s->dir) < 0) {
 		(void)no_memory(err);
@@ -328,6 +439,7 @@ struct image_store *image_store_open(const struct image_options *o, struct err *
 	if (fd_mkdir_p(blobs, 0755, err) < 0 || fd_mkdir_p(tmp, 0711, err) < 0 ||
 	    fd_replace_file(AT_FDCWD, layout, version, strlen(version), 0644, err) < 0 || read_index(s, err) < 0)
 		goto fail;
+	store_collect(s); /* what an engine that was killed had put there, but not yet named */
 	return s;
 fail:
 	image_store_free(s);
@@ -339,11 +451,12 @@ void image_store_free(struct image_store *s)
 	if (!s)
 		return;
 	for (size_t i = 0; i < s->n; i++)
-		image_free(s->images[i]);
+		store_image_free(s->images[i]);
 	free(s->images);
 	free(s->data);
 	free(s->dir);
 	free(s->worker);
+	free(s->fetcher);
 	free(s);
 }
 
@@ -369,9 +482,10 @@ const struct image *image_find(const struct image_store *s, const char *ref, str
 			r.tag[0] = 0;
 		image_ref_familiar(&r, name, sizeof(name));
 		for (size_t i = 0; i < s->n; i++) {
-			if (r.digest[0] &&
-			    (!strcmp(s->images[i]->manifest_digest, r.digest) || !strcmp(s->images[i]->id, r.digest)))
-				return s->images[i];
+			for (size_t k = 0; r.digest[0] && k < s->images[i]->nrepo_digests; k++) {
+				if (!strcmp(s->images[i]->repo_digests[k], name))
+					return s->images[i];
+			}
 			for (size_t k = 0; k < s->images[i]->nrepo_tags; k++) {
 				if (!strcmp(s->images[i]->repo_tags[k], name))
 					return s->images[i];
@@ -399,133 +513,9 @@ const struct image *image_find(const struct image_store *s, const char *ref, str
 int image_tag(struct image_store *s, const char *source, const char *target, struct err *err)
 {
 	const struct image *im = image_find(s, source, err);
-	int rc = im ? name_image(s, by_id(s, im->id), target, err) : -err->code;
+	int rc = im ? store_name(s, store_by_id(s, im->id), target, err) : -err->code;
 
-	return rc < 0 ? rc : save_index(s, err);
-}
-
-static bool blob_needed(const struct image_store *s, const char *digest)
-{
-	for (size_t i = 0; i < s->n; i++) {
-		const struct image *im = s->images[i];
-
-		if (!strcmp(im->id, digest) || !strcmp(im->manifest_digest, digest))
-			return true;
-		for (size_t k = 0; k < im->nlayers; k++) {
-			if (!strcmp(im->layers[k].erofs_digest, digest) || !strcmp(im->layers[k].recipe_digest, digest))
-				return true;
-		}
-	}
-	return false;
-}
-
-static void drop_blob(const struct image_store *s, const char *digest)
-{
-	CLEAN_FREE char *path = blob_needed(s, digest) ? NULL : blob_path(s, digest);
-
-	if (path)
-		(void)unlink(path);
-}
-
-static int delete_image(struct image_store *s, struct image *im, json_t *out, struct err *err)
-{
-	size_t i = 0;
-	int rc;
-
-	while (s->images[i] != im)
-		i++;
-	memmove(&s->images[i], &s->images[i + 1], (s->n - i - 1) * sizeof(*s->images));
-	s->n--;
-	rc = save_index(s, err);
-	json_array_append_new(out, json_pack("{s:s}", "Deleted", im->id));
-	for (i = 0; i < im->nlayers; i++) {
-		drop_blob(s, im->layers[i].erofs_digest);
-		drop_blob(s, im->layers[i].recipe_digest);
-	}
-	drop_blob(s, im->manifest_digest);
-	drop_blob(s, im->id);
-	image_free(im);
-	return rc;
-}
-
-int image_remove(struct image_store *s, const char *ref, bool force, image_use_fn use, void *arg, json_t **out,
-		 struct err *err)
-{
-	const struct image *found = image_find(s, ref, err);
-	struct image *im = found ? by_id(s, found->id) : NULL;
-	CLEAN_JSON json_t *list = json_array();
-	struct image_ref r;
-	char name[600] = "", why[128] = "";
-	bool named = false;
-	int rc = 0;
-
-	if (!im)
-		return -err->code;
-	if (image_ref_parse(ref, true, &r, NULL) == 0) {
-		image_ref_familiar(&r, name, sizeof(name));
-		for (size_t i = 0; i < im->nrepo_tags; i++)
-			named = named || !strcmp(im->repo_tags[i], name);
-	}
-	if (!named && im->nrepo_tags > 1 && !force)
-		return err_set(
-			err, EBUSY,
-			"conflict: unable to delete %.12s (must be forced) - image is referenced in multiple repositories",
-			im->id + 7);
-	if (!named || im->nrepo_tags == 1) {
-		enum image_use u = use ? use(arg, im->id, why, sizeof(why)) : IMAGE_UNUSED;
-
-		if (u == IMAGE_USED_RUNNING && !(named && force))
-			return err_set(err, EBUSY, "conflict: unable to %s %.200s (%s) - %s %.12s%s",
-				       named ? "remove repository reference" : "delete", named ? name : im->id + 7,
-				       named ? "must force" : "cannot be forced",
-				       named ? "container" : "image is being used by running container", why,
-				       named ? " is using its referenced image" : "");
-		if (u == IMAGE_USED_STOPPED && !force)
-			return err_set(err, EBUSY, "conflict: unable to %s %.200s (must %s) - %s %.12s%s",
-				       named ? "remove repository reference" : "delete", named ? name : im->id + 7,
-				       named ? "force" : "be forced",
-				       named ? "container" : "image is being used by stopped container", why,
-				       named ? " is using its referenced image" : "");
-		while (im->nrepo_tags) {
-			json_array_append_new(list, json_pack("{s:s}", "Untagged", im->repo_tags[0]));
-			CLEAN_FREE char *first = strdup(im->repo_tags[0]);
-
-			if (!first)
-				return no_memory(err);
-			(void)drop_name(im, first);
-		}
-		rc = u == IMAGE_UNUSED ? delete_image(s, im, list, err) : save_index(s, err);
-	} else {
-		(void)drop_name(im, name);
-		json_array_append_new(list, json_pack("{s:s}", "Untagged", name));
-		rc = save_index(s, err);
-	}
-	*out = json_incref(list);
-	return rc;
-}
-
-int image_prune(struct image_store *s, bool all, image_use_fn use, void *arg, json_t **out, uint64_t *freed,
-		struct err *err)
-{
-	CLEAN_JSON json_t *list = json_array();
-	char why[128];
-
-	*freed = 0;
-	for (size_t i = s->n; i-- > 0;) {
-		struct image *im = s->images[i];
-
-		if ((im->nrepo_tags && !all) || (use && use(arg, im->id, why, sizeof(why)) != IMAGE_UNUSED))
-			continue;
-		for (size_t k = 0; k < im->nrepo_tags; k++)
-			json_array_append_new(list, json_pack("{s:s}", "Untagged", im->repo_tags[k]));
-		*freed += im->size;
-		int rc = delete_image(s, im, list, err);
-
-		if (rc < 0)
-			return rc;
-	}
-	*out = json_incref(list);
-	return 0;
+	return rc < 0 ? rc : store_commit(s, err);
 }
 
 json_t *image_history(const struct image *im)
