@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "container/cgroup.h"
 #include "engine/container_internal.h"
 
 static void container_restart_now(struct loop *l, void *arg)
@@ -76,17 +77,33 @@ void engine_container_on_shim_event(struct engine_container *c, const char *even
 		engine_container_event(c, "detach", NULL);
 }
 
+/* A shim that was killed has freed nothing: what still runs is found by its cgroup, and ends; mounts went with the shim. */
+static void container_free_leftovers(const struct engine_container *c)
+{
+	struct cgroup *cgroup = NULL;
+	struct err err = ERR_INIT;
+	char path[80];
+
+	(void)snprintf(path, sizeof(path), "/walnut/%s", c->id);
+	if (cgroup_create(&cgroup, path, &err) < 0)
+		log_warn("container %.12s: %s", c->id, err.msg);
+	else
+		cgroup_free(cgroup);
+}
+
 void engine_container_on_shim_gone(struct engine_container *c)
 {
 	char path[PATH_MAX];
 	size_t n;
 
-	if (!container_live(c))
-		return;
 	(void)snprintf(path, sizeof(path), "%s/exit.json", c->data_dir);
 	CLEAN_FREE char *text = fd_read_file(AT_FDCWD, path, 65536, &n, NULL);
 	CLEAN_JSON json_t *exit = text ? json_parse(text, n, "exit.json", NULL) : NULL;
 
+	if (!exit)
+		container_free_leftovers(c);
+	if (!container_live(c))
+		return;
 	if (!exit)
 		exit = json_pack("{s:i, s:s}", "exit_code", 137, "error", "the container's shim ended unexpectedly");
 	container_ended(c, exit);
