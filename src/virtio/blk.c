@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_blk.h>
+#include <linux/virtio_ids.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -103,12 +104,41 @@ static bool in_range(const struct blk *b, uint64_t sector, uint64_t bytes)
 	return bytes % SECTOR == 0 && sector <= sectors && bytes / SECTOR <= sectors - sector;
 }
 
-/* zero_range - zeros; a filesystem that cannot zero allocated blocks gets a hole instead. */
-static int zero_range(int fd, uint64_t at, uint64_t bytes, bool unmap)
+static int write_zeros(int fd, uint64_t at, uint64_t bytes)
 {
+	static const uint8_t zeros[1U << 16];
+
+	while (bytes) {
+		ssize_t n = pwrite(fd, zeros, bytes < sizeof(zeros) ? (size_t)bytes : sizeof(zeros), (off_t)at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		at += (uint64_t)n;
+		bytes -= (uint64_t)n;
+	}
+	return 0;
+}
+
+/*
+ * zero_range - make a range zeros, or only give its blocks back (@discard: a hint, which a filesystem
+ * without holes may not be able to follow). What reads as zeros must be zeros: the last resort is to write them.
+ */
+static int zero_range(int fd, uint64_t at, uint64_t bytes, bool unmap, bool discard)
+{
+	int rc;
+
 	if (!unmap && fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)bytes) == 0)
 		return 0;
-	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)bytes);
+	do {
+		rc = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)bytes);
+	} while (rc < 0 && errno == EINTR);
+	if (rc == 0)
+		return 0;
+	if (errno != EOPNOTSUPP && errno != ENOSYS)
+		return -errno;
+	return discard ? 0 : write_zeros(fd, at, bytes);
 }
 
 static uint8_t discard(const struct blk *b, uint32_t type, const struct iovec *iov, unsigned int count, size_t len)
@@ -129,8 +159,8 @@ static uint8_t discard(const struct blk *b, uint32_t type, const struct iovec *i
 			return VIRTIO_BLK_S_UNSUPP;
 		if (!in_range(b, sector, bytes) || bytes / SECTOR > DISCARD_SECTORS_MAX)
 			return VIRTIO_BLK_S_IOERR;
-		if (bytes && zero_range(b->extents[0].fd, sector * SECTOR, bytes, unmap) < 0 &&
-		    type != VIRTIO_BLK_T_DISCARD)
+		if (bytes &&
+		    zero_range(b->extents[0].fd, sector * SECTOR, bytes, unmap, type == VIRTIO_BLK_T_DISCARD) < 0)
 			return VIRTIO_BLK_S_IOERR;
 	}
 	return VIRTIO_BLK_S_OK;
@@ -189,7 +219,7 @@ uint32_t blk_request(struct blk *b, const struct virtq_chain *c)
 	return (uint32_t)(status == VIRTIO_BLK_S_OK ? room : 0) + 1;
 }
 
-static void get_config(struct vu_device *d, uint32_t offset, uint32_t len, uint8_t *to)
+static void get_config(struct virtio_device *d, uint32_t offset, uint32_t len, uint8_t *to)
 {
 	const struct blk *b = d->state;
 	struct virtio_blk_config config = {
@@ -209,21 +239,27 @@ static void get_config(struct vu_device *d, uint32_t offset, uint32_t len, uint8
 		memcpy(to, (uint8_t *)&config + offset, len < sizeof(config) - offset ? len : sizeof(config) - offset);
 }
 
-static void kick(struct vu_device *d, unsigned int i)
+static void kick(struct virtio_device *d, unsigned int i)
 {
-	struct virtq *q = &d->queues[i].q;
+	struct virtq *q = &d->queues[i];
 	struct virtq_chain c;
 	bool any = false;
 
 	while (virtq_pop(q, &c) == 1) {
-		virtq_push(q, c.head, blk_request(d->state, &c));
+		uint32_t written = blk_request(d->state, &c);
+
+		if (written == 0) {
+			virtq_break(q);
+			break;
+		}
+		virtq_push(q, c.head, written);
 		any = true;
 	}
 	if (any)
 		virtq_notify(q);
 }
 
-struct vu_ops blk_ops(const struct blk *b)
+struct virtio_ops blk_ops(const struct blk *b)
 {
 	uint64_t features = 1ULL << VIRTIO_BLK_F_SEG_MAX | 1ULL << VIRTIO_BLK_F_BLK_SIZE;
 
@@ -232,7 +268,11 @@ struct vu_ops blk_ops(const struct blk *b)
 	else
 		features |=
 			1ULL << VIRTIO_BLK_F_FLUSH | 1ULL << VIRTIO_BLK_F_DISCARD | 1ULL << VIRTIO_BLK_F_WRITE_ZEROES;
-	return (struct vu_ops){
-		.name = "blk", .features = features, .queues = 1, .get_config = get_config, .kick = kick
-	};
+	return (struct virtio_ops){ .name = "blk",
+				    .id = VIRTIO_ID_BLOCK,
+				    .queue_max = 128,
+				    .features = features,
+				    .queues = 1,
+				    .get_config = get_config,
+				    .kick = kick };
 }

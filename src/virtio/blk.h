@@ -3,7 +3,7 @@
 #ifndef WALNUT_VIRTIO_BLK_H
 #define WALNUT_VIRTIO_BLK_H
 
-#include "virtio/vhost_user.h"
+#include "virtio/device.h"
 
 #define BLK_EXTENTS_MAX  128
 #define BLK_EXTENT_ALIGN 4096
@@ -25,8 +25,8 @@ struct blk {
 /* blk_add - append a file of @size bytes to the disk. */
 int blk_add(struct blk *b, int fd, uint64_t size, struct err *err) MUST_CHECK;
 /* blk_ops - the operations of this disk (its features depend on it). */
-struct vu_ops blk_ops(const struct blk *b);
-/* blk_request - carry out one chain; returns the bytes written into it. For vhost-user, tests and fuzzing. */
+struct virtio_ops blk_ops(const struct blk *b);
+/* blk_request - carry out one chain; returns the bytes written into it, 0: it broke the rules (no header, no status byte). */
 uint32_t blk_request(struct blk *b, const struct virtq_chain *c);
 
 #endif

@@ -98,21 +98,33 @@ static void on_kick(struct loop *l, int fd, uint32_t events, void *arg)
 		vq->kick_source = NULL;
 		return;
 	}
-	if (vq->q.size)
-		vq->device->ops.kick(vq->device, (unsigned int)(vq - vq->device->queues));
+	if (vq->q->size)
+		vq->device->dev.ops.kick(&vq->device->dev, (unsigned int)(vq - vq->device->queues));
 }
 
 static void stop_queue(struct vu_queue *vq)
 {
 	struct vu_device *d = vq->device;
 
-	if (vq->q.size && d->ops.stopped)
-		d->ops.stopped(d, (unsigned int)(vq - d->queues));
-	if (vq->q.size)
-		vq->base = vq->q.next_avail;
-	virtq_stop(&vq->q);
+	if (vq->q->size && d->dev.ops.stopped)
+		d->dev.ops.stopped(&d->dev, (unsigned int)(vq - d->queues));
+	if (vq->q->size)
+		vq->base = vq->q->next_avail;
+	virtq_stop(vq->q);
 	loop_remove(vq->kick_source);
 	vq->kick_source = NULL;
+}
+
+/* The driver broke a rule: tell the front end. Its ring takes nothing more until it is set up again. */
+static void on_broken(void *arg)
+{
+	struct vu_queue *vq = arg;
+	uint64_t one = 1;
+
+	log_warn("%s: the driver broke a rule of queue %u: it is off until the driver resets it",
+		 vq->device->dev.ops.name, (unsigned int)(vq - vq->device->queues));
+	if (vq->err_fd >= 0 && write(vq->err_fd, &one, sizeof(one)) < 0)
+		return; /* told already */
 }
 
 /* A queue runs once it has everything: memory, size, addresses, a kick descriptor, and is enabled. */
@@ -121,19 +133,19 @@ static int try_start_queue(struct vu_queue *vq, struct err *err)
 	struct vu_device *d = vq->device;
 	int rc;
 
-	if (vq->q.size || !vq->num || !vq->have_addr || vq->kick_fd < 0 || (d->enable_needed && !vq->enabled) ||
+	if (vq->q->size || !vq->num || !vq->have_addr || vq->kick_fd < 0 || (d->enable_needed && !vq->enabled) ||
 	    d->mem.count == 0)
 		return 0;
-	rc = virtq_start(&vq->q, &d->mem, vq->num, gmem_at_user(&d->mem, vq->desc, virtq_desc_bytes(vq->num)),
+	rc = virtq_start(vq->q, &d->mem, vq->num, gmem_at_user(&d->mem, vq->desc, virtq_desc_bytes(vq->num)),
 			 gmem_at_user(&d->mem, vq->avail, virtq_avail_bytes(vq->num)),
 			 gmem_at_user(&d->mem, vq->used, virtq_used_bytes(vq->num)), vq->base, err);
 	if (rc < 0)
 		return rc;
-	vq->q.call_fd = vq->call_fd;
-	vq->kick_source = loop_add_fd(d->loop, vq->kick_fd, EPOLLIN, on_kick, vq, err);
+	vq->q->call_fd = vq->call_fd;
+	vq->kick_source = loop_add_fd(d->dev.loop, vq->kick_fd, EPOLLIN, on_kick, vq, err);
 	if (!vq->kick_source)
 		return -err->code;
-	d->ops.kick(d, (unsigned int)(vq - d->queues));
+	d->dev.ops.kick(&d->dev, (unsigned int)(vq - d->queues));
 	return 0;
 }
 
@@ -144,7 +156,7 @@ static int set_mem_table(struct vu_device *d, struct vu_message *m, struct err *
 	if (n > GMEM_REGIONS_MAX || n != m->nfds ||
 	    m->h.size < offsetof(union vu_payload, memory.regions) + n * sizeof(struct vu_region))
 		return err_set(err, EPROTO, "bad memory table");
-	for (unsigned int i = 0; i < VU_QUEUES_MAX; i++)
+	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX; i++)
 		stop_queue(&d->queues[i]);
 	gmem_unmap_all(&d->mem);
 	for (uint32_t i = 0; i < n; i++) {
@@ -164,7 +176,7 @@ static int get_config(struct vu_device *d, struct vu_message *m, struct err *err
 	if (size > VU_CONFIG_MAX || offset > VU_CONFIG_MAX - size)
 		return err_set(err, EPROTO, "config access out of range");
 	memset(m->p.config.bytes, 0, sizeof(m->p.config.bytes));
-	d->ops.get_config(d, offset, size, m->p.config.bytes);
+	d->dev.ops.get_config(&d->dev, offset, size, m->p.config.bytes);
 	return reply(d, m, (uint32_t)offsetof(union vu_payload, config.bytes) + size);
 }
 
@@ -174,12 +186,12 @@ static int set_vring_fd(struct vu_device *d, struct vu_message *m, struct err *e
 	unsigned int i = m->p.u64 & 0xff;
 	int *slot;
 
-	if (i >= d->ops.queues)
+	if (i >= d->dev.ops.queues)
 		return err_set(err, EPROTO, "no queue %u", i);
 	vq = &d->queues[i];
-	if (m->h.request == VU_SET_VRING_ERR)
-		return 0;
-	slot = m->h.request == VU_SET_VRING_KICK ? &vq->kick_fd : &vq->call_fd;
+	slot = m->h.request == VU_SET_VRING_KICK   ? &vq->kick_fd
+	       : m->h.request == VU_SET_VRING_CALL ? &vq->call_fd
+						   : &vq->err_fd;
 	if (slot == &vq->kick_fd)
 		stop_queue(vq);
 	close_fd(slot);
@@ -189,9 +201,9 @@ static int set_vring_fd(struct vu_device *d, struct vu_message *m, struct err *e
 		*slot = take_fd(&m->fds[0]);
 	}
 	if (slot == &vq->call_fd) {
-		vq->q.call_fd = vq->call_fd;
-		if (vq->q.size)
-			virtq_notify(&vq->q);
+		vq->q->call_fd = vq->call_fd;
+		if (vq->q->size)
+			virtq_notify(vq->q);
 	}
 	return 0;
 }
@@ -200,7 +212,7 @@ static int handle_vring(struct vu_device *d, struct vu_message *m, struct err *e
 {
 	struct vu_queue *vq;
 
-	if (m->h.size < sizeof(m->p.state) || m->p.state.index >= d->ops.queues)
+	if (m->h.size < sizeof(m->p.state) || m->p.state.index >= d->dev.ops.queues)
 		return err_set(err, EPROTO, "no queue %u", m->p.state.index);
 	vq = &d->queues[m->p.state.index];
 	switch (m->h.request) {
@@ -243,7 +255,7 @@ static int reply_u64(struct vu_device *d, struct vu_message *m, uint64_t value)
 
 static uint64_t offered(const struct vu_device *d)
 {
-	return d->ops.features | VU_F_VERSION_1 | VU_F_PROTOCOL_FEATURES;
+	return d->dev.ops.features | VU_F_VERSION_1 | VU_F_PROTOCOL_FEATURES;
 }
 
 /* handle - obey one message. *answered: it has a reply of its own. */
@@ -258,7 +270,7 @@ static int handle(struct vu_device *d, struct vu_message *m, bool *answered, str
 	case VU_SET_FEATURES:
 		if (m->p.u64 & ~offered(d))
 			return err_set(err, EPROTO, "features that were not offered");
-		d->features = m->p.u64;
+		d->dev.features = m->p.u64;
 		d->enable_needed = (m->p.u64 & VU_F_PROTOCOL_FEATURES) != 0;
 		return 0;
 	case VU_SET_PROTOCOL_FEATURES: d->protocol_features = m->p.u64 & VU_PROTOCOL; return 0;
@@ -279,7 +291,7 @@ static int handle(struct vu_device *d, struct vu_message *m, bool *answered, str
 	switch (m->h.request) {
 	case VU_GET_FEATURES: return reply_u64(d, m, offered(d));
 	case VU_GET_PROTOCOL_FEATURES: return reply_u64(d, m, VU_PROTOCOL);
-	case VU_GET_QUEUE_NUM: return reply_u64(d, m, d->ops.queues);
+	case VU_GET_QUEUE_NUM: return reply_u64(d, m, d->dev.ops.queues);
 	case VU_GET_CONFIG: return get_config(d, m, err);
 	case VU_GET_VRING_BASE: return handle_vring(d, m, err);
 	default: return err_set(err, EPROTO, "unknown request %u", m->h.request);
@@ -313,9 +325,9 @@ static void on_message(struct loop *l, int fd, uint32_t events, void *arg)
 	if (rc == 0) {
 		bool wants = (m.h.flags & VU_NEED_REPLY) && (d->protocol_features & VU_P_REPLY_ACK);
 
-		log_debug("%s: request %u", d->ops.name, m.h.request);
+		log_debug("%s: request %u", d->dev.ops.name, m.h.request);
 		rc = handle(d, &m, &answered, &err);
-		for (unsigned int i = 0; rc == 0 && i < d->ops.queues; i++)
+		for (unsigned int i = 0; rc == 0 && i < d->dev.ops.queues; i++)
 			rc = try_start_queue(&d->queues[i], &err);
 		if (wants && !answered && reply_u64(d, &m, rc < 0) == 0 && m.h.request == VU_SET_CONFIG)
 			rc = 0;
@@ -326,26 +338,29 @@ static void on_message(struct loop *l, int fd, uint32_t events, void *arg)
 		close_fd(&m.fds[i]);
 	if (rc < 0) {
 		if (err.code != EPIPE)
-			log_error("%s: vhost-user: %s", d->ops.name, err.msg);
+			log_error("%s: vhost-user: %s", d->dev.ops.name, err.msg);
 		loop_remove(d->source);
 		d->source = NULL;
 		d->gone(d);
 	}
 }
 
-int vu_init(struct vu_device *d, const struct vu_ops *ops, void *state, struct loop *loop, int fd,
+int vu_init(struct vu_device *d, const struct virtio_ops *ops, void *state, struct loop *loop, int fd,
 	    void (*gone)(struct vu_device *), struct err *err)
 {
 	memset(d, 0, sizeof(*d));
-	d->ops = *ops;
-	d->state = state;
-	d->loop = loop;
+	d->dev.ops = *ops;
+	d->dev.state = state;
+	d->dev.loop = loop;
 	d->fd = fd;
 	d->gone = gone;
-	for (unsigned int i = 0; i < VU_QUEUES_MAX; i++) {
+	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX; i++) {
 		d->queues[i].device = d;
-		d->queues[i].kick_fd = d->queues[i].call_fd = -1;
-		d->queues[i].q.call_fd = -1;
+		d->queues[i].q = &d->dev.queues[i];
+		d->queues[i].kick_fd = d->queues[i].call_fd = d->queues[i].err_fd = -1;
+		d->queues[i].q->call_fd = -1;
+		d->queues[i].q->on_broken = on_broken;
+		d->queues[i].q->on_broken_arg = &d->queues[i];
 	}
 	d->source = loop_add_fd(loop, fd, EPOLLIN, on_message, d, err);
 	return d->source ? 0 : -err->code;
@@ -353,10 +368,11 @@ int vu_init(struct vu_device *d, const struct vu_ops *ops, void *state, struct l
 
 void vu_fini(struct vu_device *d)
 {
-	for (unsigned int i = 0; i < VU_QUEUES_MAX; i++) {
+	for (unsigned int i = 0; i < VIRTIO_QUEUES_MAX; i++) {
 		stop_queue(&d->queues[i]);
 		close_fd(&d->queues[i].kick_fd);
 		close_fd(&d->queues[i].call_fd);
+		close_fd(&d->queues[i].err_fd);
 	}
 	loop_remove(d->source);
 	d->source = NULL;

@@ -45,9 +45,18 @@ void virtq_stop(struct virtq *q)
 	q->size = 0;
 }
 
+void virtq_break(struct virtq *q)
+{
+	if (q->broken)
+		return;
+	q->broken = true;
+	if (q->on_broken)
+		q->on_broken(q->on_broken_arg);
+}
+
 static int broke(struct virtq *q)
 {
-	q->broken = true;
+	virtq_break(q);
 	return -EPROTO;
 }
 
@@ -146,6 +155,8 @@ void virtq_notify(struct virtq *q)
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (le16toh(__atomic_load_n((uint16_t *)(void *)q->avail, __ATOMIC_RELAXED)) & AVAIL_NO_INTERRUPT)
 		return;
+	if (q->isr)
+		__atomic_fetch_or(q->isr, 1U, __ATOMIC_SEQ_CST);
 	if (write(q->call_fd, &one, sizeof(one)) < 0)
 		return; /* EAGAIN: an interrupt is pending already */
 }

@@ -22,8 +22,12 @@ struct virtq {
 	uint8_t *desc, *avail, *used; /* in guest memory; NULL: not started */
 	uint16_t next_avail;
 	uint16_t next_used;
-	bool broken; /* the driver broke a rule: nothing is taken any more */
-	int call_fd; /* borrowed eventfd that interrupts the driver; -1: none */
+	bool broken;   /* the driver broke a rule: nothing is taken any more */
+	int call_fd;   /* borrowed eventfd that interrupts the driver; -1: none */
+	uint32_t *isr; /* the transport's interrupt status, bit 0 set before an interrupt; NULL: none */
+	/* Called once when the driver broke a rule: the transport says so to the driver. NULL: not. */
+	void (*on_broken)(void *arg);
+	void *on_broken_arg;
 };
 
 struct virtq_chain {
@@ -39,6 +43,8 @@ int virtq_start(struct virtq *q, const struct gmem *mem, uint32_t size, void *de
 void virtq_stop(struct virtq *q);
 /* virtq_pop - the next chain. Return: 1, 0 (none), -EPROTO (the driver broke a rule; q->broken is set). */
 int virtq_pop(struct virtq *q, struct virtq_chain *c) MUST_CHECK;
+/* virtq_break - the driver broke a rule of the device: take nothing from it until it resets. */
+void virtq_break(struct virtq *q);
 /* virtq_unpop - put the chain just popped back. */
 void virtq_unpop(struct virtq *q);
 /* virtq_push - hand a chain back with @written bytes in its in segments; virtq_notify - interrupt the driver if it wants. */

@@ -15,6 +15,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <linux/virtio_ids.h>
 #include <linux/virtio_vsock.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +56,7 @@ struct reset {
 struct vsock {
 	vsock_accept_fn accept;
 	void *arg;
-	struct vu_device *device; /* NULL until a queue ran */
+	struct virtio_device *device; /* NULL until a queue ran */
 	struct conn conns[VSOCK_CONNS_MAX];
 	unsigned int turn; /* the connection that is asked first */
 	uint32_t ports[VSOCK_PORTS_MAX];
@@ -499,7 +500,7 @@ static bool take_packets(struct vsock *v, struct virtq *q)
 
 static void pump(struct vsock *v)
 {
-	struct virtq *rx = &v->device->queues[RXQ].q, *tx = &v->device->queues[TXQ].q;
+	struct virtq *rx = &v->device->queues[RXQ], *tx = &v->device->queues[TXQ];
 	bool sent = false, took = false, more;
 
 	if (v->pumping)
@@ -520,7 +521,7 @@ static void pump(struct vsock *v)
 		virtq_notify(rx);
 }
 
-static void kick(struct vu_device *d, unsigned int i)
+static void kick(struct virtio_device *d, unsigned int i)
 {
 	struct vsock *v = d->state;
 
@@ -528,7 +529,7 @@ static void kick(struct vu_device *d, unsigned int i)
 	pump(v);
 }
 
-static void stopped(struct vu_device *d, unsigned int i)
+static void stopped(struct virtio_device *d, unsigned int i)
 {
 	struct vsock *v = d->state;
 
@@ -537,7 +538,7 @@ static void stopped(struct vu_device *d, unsigned int i)
 	v->reset_count = 0;
 }
 
-static void get_config(struct vu_device *d, uint32_t offset, uint32_t len, uint8_t *to)
+static void get_config(struct virtio_device *d, uint32_t offset, uint32_t len, uint8_t *to)
 {
 	uint64_t cid = htole64(VSOCK_GUEST_CID);
 
@@ -545,9 +546,13 @@ static void get_config(struct vu_device *d, uint32_t offset, uint32_t len, uint8
 		memcpy(to, (uint8_t *)&cid + offset, len < sizeof(cid) - offset ? len : sizeof(cid) - offset);
 }
 
-struct vu_ops vsock_ops(void)
+struct virtio_ops vsock_ops(void)
 {
-	return (struct vu_ops){
-		.name = "vsock", .queues = 2, .get_config = get_config, .kick = kick, .stopped = stopped
-	};
+	return (struct virtio_ops){ .name = "vsock",
+				    .id = VIRTIO_ID_VSOCK,
+				    .queues = 2,
+				    .queue_max = 128,
+				    .get_config = get_config,
+				    .kick = kick,
+				    .stopped = stopped };
 }

@@ -7,7 +7,7 @@
 #ifndef WALNUT_VIRTIO_VSOCK_H
 #define WALNUT_VIRTIO_VSOCK_H
 
-#include "virtio/vhost_user.h"
+#include "virtio/device.h"
 
 #define VSOCK_CONNS_MAX  256
 #define VSOCK_PORTS_MAX  256
@@ -23,7 +23,7 @@ typedef int (*vsock_accept_fn)(void *arg, uint32_t port, int fd);
 /* vsock_new - NULL without memory. vsock_free - closes all connections. */
 struct vsock *vsock_new(vsock_accept_fn accept, void *arg);
 void vsock_free(struct vsock *v);
-struct vu_ops vsock_ops(void);
+struct virtio_ops vsock_ops(void);
 /* vsock_listen, vsock_unlisten - Return: 0, -ENOSPC (too many), -EEXIST, -ENOENT. */
 int vsock_listen(struct vsock *v, uint32_t port) MUST_CHECK;
 int vsock_unlisten(struct vsock *v, uint32_t port) MUST_CHECK;

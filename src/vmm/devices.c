@@ -2,13 +2,14 @@
 /*
  * walnut-vmm devices: the virtio devices of one machine, in a process that has
  * nothing but the descriptors it was started with: the vhost-user sockets, the
- * disks' files, and the control socket to the shim (devctl.h). One thread, one loop.
- * It ends when the machine or the shim closes its socket.
+ * disks' files, and the control socket to the shim (devctl.h). Two threads, each with a loop
+ * of its own and nothing shared: disks, whose requests block, and everything else. It ends when the machine or the shim closes its socket.
  */
 #include "vmm/devices.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -24,12 +25,13 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "virtio/blk.h"
+#include "virtio/vhost_user.h"
 #include "virtio/vsock.h"
 #include "vmm/devctl.h"
 #include "vmm/jail.h"
 
 struct devices {
-	struct loop *loop;
+	struct loop *loop, *disk_loop;
 	uid_t uid;
 	gid_t gid;
 	int control, vsock_fd, layers_fd, scratch_fd;
@@ -38,9 +40,10 @@ struct devices {
 	struct vu_device vu_vsock, vu_layers, vu_scratch;
 };
 
+/* From either thread: the machine is over, and the kernel frees everything. */
 static void gone(struct vu_device *d)
 {
-	loop_stop(d->loop);
+	_exit(0);
 }
 
 static int accepted(void *arg, uint32_t port, int fd)
@@ -123,11 +126,12 @@ static int parse(struct devices *d, int argc, char **argv, struct err *err)
 
 static int serve(struct devices *d, struct err *err)
 {
-	struct vu_ops ops = vsock_ops();
+	struct virtio_ops ops = vsock_ops();
 	int rc;
 
 	d->loop = loop_new(err);
-	if (!d->loop)
+	d->disk_loop = d->loop ? loop_new(err) : NULL;
+	if (!d->disk_loop)
 		return -err->code;
 	d->vsock = vsock_new(accepted, d);
 	if (!d->vsock)
@@ -139,43 +143,52 @@ static int serve(struct devices *d, struct err *err)
 		d->layers.read_only = true;
 		memcpy(d->layers.serial, "walnut-layers", 13);
 		ops = blk_ops(&d->layers);
-		rc = vu_init(&d->vu_layers, &ops, &d->layers, d->loop, d->layers_fd, gone, err);
+		rc = vu_init(&d->vu_layers, &ops, &d->layers, d->disk_loop, d->layers_fd, gone, err);
 	}
 	if (rc == 0 && d->scratch_fd >= 0) {
 		memcpy(d->scratch.serial, "walnut-scratch", 14);
 		ops = blk_ops(&d->scratch);
-		rc = vu_init(&d->vu_scratch, &ops, &d->scratch, d->loop, d->scratch_fd, gone, err);
+		rc = vu_init(&d->vu_scratch, &ops, &d->scratch, d->disk_loop, d->scratch_fd, gone, err);
 	}
 	return rc;
 }
 
-/* The system calls that serving needs; any other ends the process. */
+static void *disks_main(void *arg)
+{
+	struct devices *d = arg;
+	struct err err = ERR_INIT;
+
+	if (loop_run(d->disk_loop, &err) < 0)
+		log_error("devices: %s", err.msg);
+	_exit(1);
+}
+
+/* A thread of its own for the disks: a slow host disk must not keep the container's output and signals waiting. */
+static int start_disks(struct devices *d, struct err *err)
+{
+	pthread_t thread;
+	int rc;
+
+	if (d->layers_fd < 0 && d->scratch_fd < 0)
+		return 0;
+	rc = pthread_create(&thread, NULL, disks_main, d);
+	return rc ? err_sys(err, rc, "start the disks' thread") : 0;
+}
+
+/* The system calls that serving needs, in all threads; any other ends the process. */
 static int filter(struct err *err)
 {
 	static const int allowed[] = {
-		SCMP_SYS(read),         SCMP_SYS(write),
-		SCMP_SYS(readv),        SCMP_SYS(writev),
-		SCMP_SYS(preadv),       SCMP_SYS(pwritev),
-		SCMP_SYS(sendmsg),      SCMP_SYS(recvmsg),
-		SCMP_SYS(sendto),       SCMP_SYS(recvfrom),
-		SCMP_SYS(shutdown),     SCMP_SYS(close),
-		SCMP_SYS(epoll_wait),   SCMP_SYS(epoll_pwait),
-		SCMP_SYS(epoll_pwait2), SCMP_SYS(epoll_ctl),
-		SCMP_SYS(poll),         SCMP_SYS(ppoll),
-		SCMP_SYS(fstat),        SCMP_SYS(newfstatat),
-		SCMP_SYS(fcntl),        SCMP_SYS(fallocate),
-		SCMP_SYS(fdatasync),    SCMP_SYS(munmap),
-		SCMP_SYS(mremap),       SCMP_SYS(brk),
-		SCMP_SYS(madvise),      SCMP_SYS(futex),
-		SCMP_SYS(getrandom),    SCMP_SYS(clock_gettime),
-		SCMP_SYS(gettimeofday), SCMP_SYS(rt_sigprocmask),
-		SCMP_SYS(rt_sigreturn), SCMP_SYS(restart_syscall),
-		SCMP_SYS(getpid),       SCMP_SYS(gettid),
-		SCMP_SYS(tgkill),       SCMP_SYS(exit),
-		SCMP_SYS(exit_group),
+		SCMP_SYS(read),         SCMP_SYS(write),      SCMP_SYS(readv),         SCMP_SYS(preadv),
+		SCMP_SYS(pwrite64),     SCMP_SYS(pwritev),    SCMP_SYS(sendmsg),       SCMP_SYS(recvmsg),
+		SCMP_SYS(sendto),       SCMP_SYS(recvfrom),   SCMP_SYS(shutdown),      SCMP_SYS(close),
+		SCMP_SYS(epoll_wait),   SCMP_SYS(epoll_ctl),  SCMP_SYS(newfstatat),    SCMP_SYS(fcntl),
+		SCMP_SYS(fallocate),    SCMP_SYS(fdatasync),  SCMP_SYS(munmap),        SCMP_SYS(brk),
+		SCMP_SYS(madvise),      SCMP_SYS(futex),      SCMP_SYS(clock_gettime), SCMP_SYS(rt_sigprocmask),
+		SCMP_SYS(rt_sigreturn), SCMP_SYS(exit_group), SCMP_SYS(mremap),
 	};
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	int rc = ctx ? 0 : -ENOMEM;
+	int rc = ctx ? seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1) : -ENOMEM;
 
 	for (size_t i = 0; rc == 0 && i < ARRAY_LEN(allowed); i++)
 		rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
@@ -212,6 +225,8 @@ int devices_main(int argc, char **argv)
 		rc = jail_drop(d.uid, d.gid, &err);
 	if (rc == 0)
 		rc = serve(&d, &err);
+	if (rc == 0)
+		rc = start_disks(&d, &err);
 	if (rc == 0)
 		rc = filter(&err);
 	if (rc == 0)

@@ -50,13 +50,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct ring rx = { calloc(1, RING_MEM), 0, 8 }, tx = { rx.memory, 0x10000, 8 };
 	int fds[8] = { 0 };
 	struct vsock *v = vsock_new(on_accept, fds);
-	struct vu_ops ops = vsock_ops();
-	struct vu_device d = { .state = v };
+	struct virtio_ops ops = vsock_ops();
+	struct gmem mem;
+	struct virtio_device d = { .state = v };
 	struct err err;
 
 	d.loop = loop_new(&err);
-	if (!rx.memory || !v || !d.loop || ring_start(&rx, &d.mem, &d.queues[0].q) ||
-	    ring_start(&tx, &d.mem, &d.queues[1].q))
+	if (!rx.memory || !v || !d.loop || ring_start(&rx, &mem, &d.queues[0]) || ring_start(&tx, &mem, &d.queues[1]))
 		abort();
 	for (uint32_t p = 1; p < 4; p++)
 		if (vsock_listen(v, p) < 0)

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -95,9 +96,30 @@ static void test_scratch(void **state)
 	assert_int_equal(request(&b, 77, 0, 0, 0), VIRTIO_BLK_S_UNSUPP);
 }
 
+/* Discard gives the host its blocks back; write-zeroes that must not unmap keeps them. */
+static void test_discard_frees_blocks(void **state)
+{
+	struct virtio_blk_discard_write_zeroes range = { .sector = 0, .num_sectors = 2048 };
+	struct blk b = { 0 };
+	struct err err;
+	struct stat st;
+	int fd = file("", 1 << 20);
+
+	assert_int_equal(blk_add(&b, fd, 1 << 20, &err), 0);
+	memset(data, 1, sizeof(data));
+	for (uint64_t sector = 0; sector < 2048; sector += 16)
+		assert_int_equal(request(&b, VIRTIO_BLK_T_OUT, sector, sizeof(data), 0), VIRTIO_BLK_S_OK);
+	assert_true(fstat(fd, &st) == 0 && st.st_blocks == 2048);
+	memcpy(data, &range, sizeof(range));
+	assert_int_equal(request(&b, VIRTIO_BLK_T_DISCARD, 0, sizeof(range), 0), VIRTIO_BLK_S_OK);
+	assert_true(fstat(fd, &st) == 0 && st.st_blocks == 0);
+	assert_int_equal(st.st_size, 1 << 20);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_layers), cmocka_unit_test(test_scratch) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_layers), cmocka_unit_test(test_scratch),
+					    cmocka_unit_test(test_discard_frees_blocks) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -124,6 +124,27 @@ static void test_addresses(void **state)
 	}
 }
 
+static void on_broken(void *arg)
+{
+	++*(int *)arg;
+}
+
+/* The transport hears of a broken rule, once; the driver's reset (a new start) heals it. */
+static void test_broken_is_told_once(void **state)
+{
+	int told = 0;
+
+	q.on_broken = on_broken;
+	q.on_broken_arg = &told;
+	ring_set_idx(&ring, 5);
+	expect_broken();
+	virtq_break(&q);
+	assert_int_equal(told, 1);
+	q.on_broken = NULL;
+	assert_int_equal(setup(NULL), 0);
+	assert_false(q.broken);
+}
+
 static void test_slices(void **state)
 {
 	char a[4] = "abc", b[4] = "def", out[7] = { 0 };
@@ -150,6 +171,7 @@ int main(void)
 		cmocka_unit_test_setup(test_read_after_write, setup),
 		cmocka_unit_test_setup(test_indirect, setup),
 		cmocka_unit_test_setup(test_addresses, setup),
+		cmocka_unit_test_setup(test_broken_is_told_once, setup),
 		cmocka_unit_test(test_slices),
 	};
 

@@ -22,9 +22,10 @@
 #define TX_DATA 0x80000U
 
 static struct ring rx, tx;
-static struct vu_device device;
+static struct gmem mem;
+static struct virtio_device device;
 static struct vsock *v;
-static struct vu_ops ops;
+static struct virtio_ops ops;
 static struct err err;
 static int accepted_fd;
 static uint16_t seen; /* rx packets looked at */
@@ -48,8 +49,8 @@ static int setup(void **state)
 	device.loop = loop_new(&err);
 	accepted_fd = -1;
 	seen = 0;
-	if (!memory || !v || ring_start(&rx, &device.mem, &device.queues[0].q) ||
-	    ring_start(&tx, &device.mem, &device.queues[1].q) || vsock_listen(v, 1024))
+	if (!memory || !v || ring_start(&rx, &mem, &device.queues[0]) || ring_start(&tx, &mem, &device.queues[1]) ||
+	    vsock_listen(v, 1024))
 		return -1;
 	for (uint16_t i = 0; i < 8; i++) {
 		ring_desc(&rx, i, RING_BASE + RX_DATA + i * 4096U, 4096, 2, 0);
