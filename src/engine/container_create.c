@@ -86,23 +86,128 @@ static void merge_env(json_t *config, const json_t *image)
 	}
 }
 
+/* Config's fields in the order of Docker's inspect (moby, api/types/container/config.go); NULL: shown only when set. */
+static const struct {
+	const char *key, *otherwise;
+	char type;
+} config_fields[] = {
+	{ "Hostname", "\"\"", 's' },
+	{ "Domainname", "\"\"", 's' },
+	{ "User", "\"\"", 's' },
+	{ "AttachStdin", "false", 'b' },
+	{ "AttachStdout", "false", 'b' },
+	{ "AttachStderr", "false", 'b' },
+	{ "ExposedPorts", NULL, 'o' },
+	{ "Tty", "false", 'b' },
+	{ "OpenStdin", "false", 'b' },
+	{ "StdinOnce", "false", 'b' },
+	{ "Env", "[]", 'a' },
+	{ "Cmd", "null", 'w' },
+	{ "Healthcheck", NULL, 'o' },
+	{ "ArgsEscaped", NULL, 'b' },
+	{ "Image", "\"\"", 's' },
+	{ "Volumes", "null", 'o' },
+	{ "WorkingDir", "\"\"", 's' },
+	{ "Entrypoint", "null", 'w' },
+	{ "NetworkDisabled", NULL, 'b' },
+	{ "MacAddress", NULL, 's' },
+	{ "OnBuild", "null", 'a' },
+	{ "Labels", "{}", 'o' },
+	{ "StopSignal", NULL, 's' },
+	{ "StopTimeout", NULL, 'i' },
+	{ "Shell", NULL, 'w' },
+};
+
+static bool config_type(const json_t *v, char type)
+{
+	switch (type) {
+	case 's': return json_is_string(v);
+	case 'b': return json_is_boolean(v);
+	case 'i': return json_is_integer(v);
+	case 'a': return json_is_array(v);
+	case 'w': return json_is_array(v) || json_is_string(v); /* a lone string stands for a list of one */
+	default: return json_is_object(v);
+	}
+}
+
+static bool all_strings(const json_t *v)
+{
+	size_t i;
+	json_t *item;
+
+	json_array_foreach(v, i, item)
+		if (!json_is_string(item))
+			return false;
+	return true;
+}
+
+/* The request's Config, whole and in order: what Docker does not know is left out. NULL with @err. */
+static json_t *config_complete(const json_t *body, struct err *err)
+{
+	json_t *out = json_object();
+
+	for (size_t i = 0; i < ARRAY_LEN(config_fields); i++) {
+		const char *key = config_fields[i].key, *name;
+		json_t *have = NULL, *v;
+
+		json_object_foreach((json_t *)body, name, v)
+			if (!strcasecmp(name, key) && !json_is_null(v))
+				have = v;
+		if (have && (!config_type(have, config_fields[i].type) || !all_strings(have))) {
+			(void)err_set(err, EINVAL, "%s has the wrong JSON type", key);
+			json_decref(out);
+			return NULL;
+		}
+		if (have && json_is_string(have) && config_fields[i].type == 'w')
+			(void)json_object_set_new(out, key, json_pack("[O]", have));
+		else if (have && ((config_fields[i].otherwise && config_fields[i].type != 'o') || json_nonempty(have) || json_is_integer(have)))
+			(void)json_object_set_new(out, key, json_deep_copy(have));
+		else if (config_fields[i].otherwise)
+			(void)json_object_set_new(out, key,
+						  json_loads(config_fields[i].otherwise, JSON_DECODE_ANY, NULL));
+	}
+	return out;
+}
+
+static void merge_labels(json_t *config, const json_t *image)
+{
+	const json_t *theirs = json_object_get(image, "Labels");
+	json_t *labels = json_is_object(theirs) ? json_deep_copy(theirs) : json_object();
+
+	(void)json_object_update(labels, json_object_get(config, "Labels"));
+	(void)json_object_set_new(config, "Labels", labels);
+}
+
+/* As Docker: without one of its own the image's; with one, what it leaves at zero comes from the image's. */
+static void merge_health(json_t *config, const json_t *image)
+{
+	const json_t *theirs = json_object_get(image, "Healthcheck");
+	json_t *own = json_object_get(config, "Healthcheck"), *v;
+	const char *key;
+
+	if (!json_is_object(theirs))
+		return;
+	if (!own) {
+		(void)json_object_set_new(config, "Healthcheck", json_deep_copy(theirs));
+		return;
+	}
+	json_object_foreach((json_t *)theirs, key, v)
+		if (!json_nonempty(json_object_get(own, key)))
+			(void)json_object_set(own, key, v);
+}
+
 static int container_merge(json_t *config, const json_t *image, struct err *err)
 {
-	static const char *const keys[] = { "User", "WorkingDir", "StopSignal", "ExposedPorts" };
+	static const char *const keys[] = {
+		"User", "WorkingDir", "StopSignal", "ExposedPorts", "StopTimeout", "Shell"
+	};
 	const json_t *entry = json_object_get(config, "Entrypoint");
-	json_t *labels =
-		json_object_get(image, "Labels") ? json_deep_copy(json_object_get(image, "Labels")) : json_object();
 
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
 		merge_default(config, image, keys[i]);
 	merge_env(config, image);
-	if (!json_is_object(labels)) {
-		json_decref(labels);
-		labels = json_object();
-	}
-	if (json_is_object(json_object_get(config, "Labels")))
-		(void)json_object_update(labels, json_object_get(config, "Labels"));
-	(void)json_object_set_new(config, "Labels", labels);
+	merge_labels(config, image);
+	merge_health(config, image);
 	/* an Entrypoint of the request drops the image's Cmd; [""] clears the image's Entrypoint */
 	if (!json_array_size(entry)) {
 		if (!json_array_size(json_object_get(config, "Cmd")))
@@ -114,6 +219,69 @@ static int container_merge(json_t *config, const json_t *image, struct err *err)
 	if (!json_array_size(json_object_get(config, "Cmd")) && !json_array_size(json_object_get(config, "Entrypoint")))
 		return err_set(err, EINVAL, "no command specified");
 	return 0;
+}
+
+static int config_check(const json_t *config, struct err *err)
+{
+	static const char host_chars[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
+	const char *cwd = json_str(config, "WorkingDir", ""), *host = json_str(config, "Hostname", "");
+	const char *stop = json_str(config, "StopSignal", "");
+	size_t i;
+	json_t *v;
+
+	if (*cwd && *cwd != '/')
+		return err_set(err, EINVAL,
+			       "the working directory '%.200s' is invalid, it needs to be an absolute path", cwd);
+	if (strlen(host) > 63 || host[strspn(host, host_chars)])
+		return err_set(err, EINVAL, "invalid hostname format: %.100s", host);
+	if (*stop && engine_signal_number(stop, err) < 0)
+		return -err->code;
+	json_array_foreach(json_object_get(config, "Env"), i, v) {
+		const char *text = json_string_value(v);
+
+		if (!*text || *text == '=')
+			return err_set(err, EINVAL, "invalid environment variable: %.200s", text);
+	}
+	return 0;
+}
+
+/* What a request asks of networks besides NetworkMode: nothing of it is built, so nothing of it may be set. */
+static int check_endpoints(const json_t *networking, struct err *err)
+{
+	static const char *const fields[] = { "IPAMConfig", "Links", "Aliases", "MacAddress", "DriverOpts" };
+	const char *network;
+	json_t *endpoint;
+
+	json_object_foreach(json_object_get(networking, "EndpointsConfig"), network, endpoint) {
+		if (strcmp(network, "bridge") && strcmp(network, "default") && strcmp(network, "none") &&
+		    strcmp(network, "host"))
+			return err_set(
+				err, ENOSYS,
+				"network %.100s: networks of one's own are not supported by this version of Walnut",
+				network);
+		for (size_t i = 0; i < ARRAY_LEN(fields); i++)
+			if (json_nonempty(json_object_get(endpoint, fields[i])))
+				return err_set(
+					err, ENOSYS,
+					"NetworkingConfig.EndpointsConfig.%s is not supported by this version of Walnut",
+					fields[i]);
+	}
+	return 0;
+}
+
+static void default_hostname(struct engine_container *c)
+{
+	char host[65] = "";
+
+	if (*json_str(c->config, "Hostname", ""))
+		return;
+	/* as Docker: with the host's network or UTS namespace the host's name */
+	if (!strcmp(json_str(c->host_config, "NetworkMode", ""), "host") ||
+	    !strcmp(json_str(c->host_config, "UTSMode", ""), "host"))
+		(void)gethostname(host, sizeof(host) - 1);
+	else
+		(void)snprintf(host, sizeof(host), "%.12s", c->id);
+	(void)json_object_set_new(c->config, "Hostname", json_string(host));
 }
 
 static int parse_isolation(struct engine *e, const char *text, enum engine_isolation *out, struct err *err)
@@ -128,33 +296,40 @@ static int parse_isolation(struct engine *e, const char *text, enum engine_isola
 	return 0;
 }
 
+/* --runtime=process and --runtime=hyperv say what --isolation says; together they must agree. */
+static int resolve_isolation(struct engine_container *c, const json_t *host, struct err *err)
+{
+	const char *runtime = json_str(host, "Runtime", ""), *isolation = json_str(host, "Isolation", "");
+	bool named = !strcmp(runtime, "process") || !strcmp(runtime, "hyperv");
+
+	if (named && *isolation && strcasecmp(isolation, "default") && strcasecmp(isolation, runtime))
+		return err_set(err, EINVAL, "--runtime=%s and --isolation=%.20s contradict each other", runtime,
+			       isolation);
+	return parse_isolation(c->engine, named ? runtime : isolation, &c->isolation, err);
+}
+
 static int container_make(struct engine_container *c, const json_t *body, struct err *err)
 {
-	struct engine *e = c->engine;
-	const char *ref = json_str(body, "Image", "");
 	const json_t *host = json_object_get(body, "HostConfig");
 
-	c->config = json_deep_copy(body);
+	if (host && !json_is_object(host) && !json_is_null(host))
+		return err_set(err, EINVAL, "HostConfig has the wrong JSON type");
+	c->config = config_complete(body, err);
 	c->host_config = json_is_object(host) ? json_deep_copy(host) : json_object();
-	(void)json_object_del(c->config, "HostConfig");
-	(void)json_object_del(c->config, "NetworkingConfig");
-	if (parse_isolation(e, json_str(host, "Isolation", ""), &c->isolation, err) ||
+	if (!c->config || resolve_isolation(c, host, err) ||
 	    container_refuse(c->config, c->host_config, c->isolation, err) ||
-	    container_check_limits(c->host_config, err))
+	    container_check_limits(c->host_config, err) || config_check(c->config, err) ||
+	    check_endpoints(json_object_get(body, "NetworkingConfig"), err))
 		return -err->code;
-	const struct image *im = image_find(e->images, ref, err);
+	const struct image *im = image_find(c->engine->images, json_str(c->config, "Image", ""), err);
 
 	if (!im)
 		return -err->code;
 	c->image_id = strdup(im->id);
-	const json_t *image_config = json_object_get(im->config, "config");
-
-	if (container_merge(c->config, image_config, err))
-		return -err->code;
-	if (*json_str(c->config, "StopSignal", "") &&
-	    engine_signal_number(json_str(c->config, "StopSignal", ""), err) < 0)
+	if (container_merge(c->config, json_object_get(im->config, "config"), err) || config_check(c->config, err))
 		return -err->code;
 	container_defaults(c);
+	default_hostname(c);
 	if (!c->image_id || container_paths(c))
 		return err_sys(err, ENOMEM, "create a container");
 	return fd_mkdir_p(c->data_dir, 0710, err);

@@ -26,6 +26,12 @@ int64_t engine_parse_size(const char *text, int64_t base);
 int container_refuse(const json_t *config, const json_t *host, enum engine_isolation isolation,
 		     struct err *err) MUST_CHECK;
 int container_check_limits(const json_t *host, struct err *err) MUST_CHECK;
+/* container_check_restart - the same for create and update. */
+int container_check_restart(const json_t *restart, bool auto_remove, struct err *err) MUST_CHECK;
+/* container_defaults - make host_config whole: every field that Docker's inspect shows. */
 void container_defaults(struct engine_container *c);
+
+/* spec_build.c: spec_default_paths - MaskedPaths and ReadonlyPaths where @host has none. */
+void spec_default_paths(json_t *host);
 
 #endif

@@ -5,13 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/json.h"
 #include "container/seccomp_profile.h"
 #include "oci/spec.h"
-#include "engine/container.h"
+#include "engine/container_internal.h"
 
 /* What every container starts from: Docker's defaults. */
 static const char default_spec[] =
@@ -51,6 +53,17 @@ static json_t *oci_default_spec(void)
 
 	bug_on(!j);
 	return j;
+}
+
+void spec_default_paths(json_t *host)
+{
+	CLEAN_JSON json_t *spec = oci_default_spec();
+	const json_t *l = json_object_get(spec, "linux");
+
+	if (!json_is_array(json_object_get(host, "MaskedPaths")))
+		(void)json_object_set(host, "MaskedPaths", json_object_get(l, "maskedPaths"));
+	if (!json_is_array(json_object_get(host, "ReadonlyPaths")))
+		(void)json_object_set(host, "ReadonlyPaths", json_object_get(l, "readonlyPaths"));
 }
 
 static json_t *spec_args(const json_t *config)
@@ -219,6 +232,10 @@ static void spec_resources(const json_t *host, json_t *linux_object)
 		(void)json_object_set_new(memory, "limit", json_integer(limit));
 		(void)json_object_set_new(memory, "swap", json_integer(swap ? swap : limit * 2));
 	}
+	if (json_bool(host, "OomKillDisable", false))
+		(void)json_object_set_new(memory, "disableOOMKiller", json_true());
+	if (json_is_integer(json_object_get(host, "MemorySwappiness")))
+		(void)json_object_set(memory, "swappiness", json_object_get(host, "MemorySwappiness"));
 	if (json_int(host, "MemoryReservation", 0))
 		(void)json_object_set_new(memory, "reservation", json_integer(json_int(host, "MemoryReservation", 0)));
 	if (nano) {
@@ -272,22 +289,77 @@ static int spec_file(struct engine_container *c, json_t *mounts, const char *nam
 	return 0;
 }
 
-static int spec_files(struct engine_container *c, json_t *mounts, struct err *err)
+/* The host's /etc/resolv.conf, with what --dns, --dns-search and --dns-option say instead of its own lines. */
+static int spec_resolv(const json_t *host, struct buf *out)
+{
+	static const struct {
+		const char *key, *word;
+	} lists[] = { { "Dns", "nameserver" }, { "DnsSearch", "search" }, { "DnsOptions", "options" } };
+	size_t n, k;
+	CLEAN_FREE char *text = fd_read_file(AT_FDCWD, "/etc/resolv.conf", 65536, &n, NULL);
+	char *save = NULL;
+	json_t *v;
+	int rc = 0;
+
+	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line && !rc; line = strtok_r(NULL, "\n", &save)) {
+		bool replaced = false;
+
+		for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+			replaced = replaced || (!strncmp(line, lists[i].word, strlen(lists[i].word)) &&
+						json_array_size(json_object_get(host, lists[i].key)));
+		if (!replaced)
+			rc = buf_printf(out, "%s\n", line);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(lists) && !rc; i++) {
+		const json_t *list = json_object_get(host, lists[i].key);
+
+		if (i == 0) {
+			json_array_foreach(list, k, v)
+				rc = rc ?: buf_printf(out, "nameserver %s\n", json_string_value(v));
+			continue;
+		}
+		if (!json_array_size(list) || !strcmp(json_string_value(json_array_get(list, 0)), "."))
+			continue; /* "--dns-search ." means none */
+		rc = buf_puts(out, lists[i].word);
+		json_array_foreach(list, k, v)
+			rc = rc ?: buf_printf(out, " %s", json_string_value(v));
+		rc = rc ?: buf_puts(out, "\n");
+	}
+	return rc;
+}
+
+static int spec_hosts(const struct engine_container *c, struct buf *out)
 {
 	const char *host = json_str(c->config, "Hostname", ""), *domain = json_str(c->config, "Domainname", "");
-	CLEAN_FREE char *hosts = NULL, *hostname = NULL;
-	size_t n;
-	CLEAN_FREE char *resolv = fd_read_file(AT_FDCWD, "/etc/resolv.conf", 65536, &n, NULL);
+	size_t i;
+	json_t *v;
+	int rc = buf_printf(
+		out,
+		"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
+		"ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.1.1\t%s%s%s%s%s\n",
+		host, *domain ? "." : "", domain, *domain ? " " : "", *domain ? host : "");
 
-	if (asprintf(&hosts,
-		     "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
-		     "ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.1.1\t%s%s%s%s%s\n",
-		     host, *domain ? "." : "", domain, *domain ? " " : "", *domain ? host : "") < 0 ||
-	    asprintf(&hostname, "%s\n", host) < 0)
+	json_array_foreach(json_object_get(c->host_config, "ExtraHosts"), i, v) {
+		const char *text = json_string_value(v), *at = text + strcspn(text, ":=");
+
+		/* "name:address"; host-gateway is the host, which a container without a network reaches nowhere */
+		if (!strcmp(at + 1, "host-gateway"))
+			continue;
+		rc = rc ?: buf_printf(out, "%s\t%.*s\n", at + 1, (int)(at - text), text);
+	}
+	return rc;
+}
+
+static int spec_files(struct engine_container *c, json_t *mounts, struct err *err)
+{
+	CLEAN_BUF struct buf hosts = BUF_INIT, hostname = BUF_INIT, resolv = BUF_INIT;
+
+	if (spec_hosts(c, &hosts) || spec_resolv(c->host_config, &resolv) ||
+	    buf_printf(&hostname, "%s\n", json_str(c->config, "Hostname", "")))
 		return err_sys(err, ENOMEM, "write the container's files");
-	if (spec_file(c, mounts, "resolv.conf", "/etc/resolv.conf", resolv ? resolv : "", err) ||
-	    spec_file(c, mounts, "hostname", "/etc/hostname", hostname, err) ||
-	    spec_file(c, mounts, "hosts", "/etc/hosts", hosts, err))
+	if (spec_file(c, mounts, "resolv.conf", "/etc/resolv.conf", buf_bytes(&resolv), err) ||
+	    spec_file(c, mounts, "hostname", "/etc/hostname", buf_bytes(&hostname), err) ||
+	    spec_file(c, mounts, "hosts", "/etc/hosts", buf_bytes(&hosts), err))
 		return -err->code;
 	return 0;
 }
@@ -344,6 +416,17 @@ static void spec_privileged(json_t *spec, json_t *linux_object)
 	}
 }
 
+static json_t *spec_user(const json_t *host, const char *user)
+{
+	json_t *out = json_pack("{s:i, s:i, s:s}", "uid", 0, "gid", 0, "username", user), *gids = json_array(), *v;
+	size_t i;
+
+	json_array_foreach(json_object_get(host, "GroupAdd"), i, v)
+		(void)json_array_append_new(gids, json_integer(atoll(json_string_value(v))));
+	(void)json_object_set_new(out, "additionalGids", gids);
+	return out;
+}
+
 json_t *spec_build_process(struct engine_container *c, const json_t *x, struct err *err)
 {
 	CLEAN_JSON json_t *spec = oci_default_spec();
@@ -361,8 +444,7 @@ json_t *spec_build_process(struct engine_container *c, const json_t *x, struct e
 						      ? json_str(c->config, "WorkingDir", "")
 						      : "/"));
 	(void)json_object_set_new(process, "user",
-				  json_pack("{s:i, s:i, s:s}", "uid", 0, "gid", 0, "username",
-					    *user ? user : json_str(c->config, "User", "")));
+				  spec_user(c->host_config, *user ? user : json_str(c->config, "User", "")));
 	CLEAN_JSON json_t *host = json_copy(c->host_config);
 
 	if (json_bool(x, "Privileged", false))
@@ -394,15 +476,110 @@ static int spec_console_size(const struct engine_container *c, json_t *process, 
 	return 0;
 }
 
+static void namespace_remove(json_t *list, const char *type)
+{
+	size_t i;
+	json_t *v;
+
+	json_array_foreach(list, i, v)
+		if (!strcmp(json_str(v, "type", ""), type)) {
+			(void)json_array_remove(list, i);
+			return;
+		}
+}
+
+/* One namespace of the container: its own, the host's ("host"), or another container's ("container:NAME"). */
+static int spec_share(struct engine_container *c, json_t *l, const char *mode, const char *type, const char *file,
+		      struct err *err)
+{
+	json_t *list = json_object_get(l, "namespaces");
+
+	if (!strcmp(mode, "host")) {
+		namespace_remove(list, type);
+		return 0;
+	}
+	if (strncmp(mode, "container:", 10))
+		return 0;
+	const struct engine_container *other = engine_container_find(c->engine, mode + 10, err);
+
+	if (!other)
+		return -err->code;
+	if (other == c || !container_live(other) || other->isolation != ENGINE_ISOLATION_PROCESS)
+		return err_set(err, EBUSY, "cannot join %s of %s container: %s", type,
+			       !container_live(other) ? "a non running" : "this", other->id);
+	namespace_remove(list, type);
+	return json_array_append_new(list, json_pack("{s:s, s:o}", "type", type, "path",
+						     json_sprintf("/proc/%d/ns/%s", (int)other->pid, file)))
+		       ? err_sys(err, ENOMEM, "share a namespace")
+		       : 0;
+}
+
+static int spec_namespaces(struct engine_container *c, json_t *spec, struct err *err)
+{
+	json_t *l = json_object_get(spec, "linux"), *mounts = json_object_get(spec, "mounts"), *v;
+	const json_t *host = c->host_config;
+	const char *ipc = json_str(host, "IpcMode", "");
+	size_t i;
+
+	if (spec_share(c, l, json_str(host, "NetworkMode", ""), "network", "net", err) ||
+	    spec_share(c, l, json_str(host, "PidMode", ""), "pid", "pid", err) ||
+	    spec_share(c, l, ipc, "ipc", "ipc", err) ||
+	    spec_share(c, l, json_str(host, "UTSMode", ""), "uts", "uts", err) ||
+	    spec_share(c, l, json_str(host, "CgroupnsMode", ""), "cgroup", "cgroup", err))
+		return -err->code;
+	if (!strcmp(json_str(host, "UTSMode", ""), "host"))
+		(void)json_object_del(spec, "hostname");
+	json_array_foreach(mounts, i, v)
+		if (!strcmp(ipc, "host") && !strcmp(json_str(v, "destination", ""), "/dev/shm"))
+			(void)json_array_set_new(mounts, i,
+						 json_pack("{s:s, s:s, s:s, s:[s,s,s,s]}", "destination", "/dev/shm",
+							   "type", "bind", "source", "/dev/shm", "options", "rbind",
+							   "nosuid", "noexec", "nodev"));
+	return 0;
+}
+
+static int spec_devices(const json_t *host, json_t *l, struct err *err)
+{
+	json_t *devices = json_array(), *rules = json_object_get(json_object_get(l, "resources"), "devices"), *v;
+	size_t i;
+
+	(void)json_object_set_new(l, "devices", devices);
+	json_array_foreach(json_object_get(host, "Devices"), i, v) {
+		const char *from = json_str(v, "PathOnHost", ""), *to = json_str(v, "PathInContainer", "");
+		const char *access = json_str(v, "CgroupPermissions", "");
+		struct stat st;
+
+		if (stat(from, &st))
+			return err_set(err, EINVAL,
+				       "error gathering device information while adding custom device \"%.200s\": %s",
+				       from, errno == ENOENT ? "no such file or directory" : strerror(errno));
+		if (!S_ISCHR(st.st_mode) && !S_ISBLK(st.st_mode))
+			return err_set(
+				err, EINVAL,
+				"error gathering device information while adding custom device \"%.200s\": not a "
+				"device node",
+				from);
+		(void)json_array_append_new(
+			devices, json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i}", "path", *to ? to : from, "type",
+					   S_ISCHR(st.st_mode) ? "c" : "b", "major", (int)major(st.st_rdev), "minor",
+					   (int)minor(st.st_rdev), "fileMode", (int)(st.st_mode & 07777), "uid",
+					   (int)st.st_uid, "gid", (int)st.st_gid));
+		(void)json_array_append_new(rules, json_pack("{s:b, s:s, s:i, s:i, s:s}", "allow", true, "type",
+							     S_ISCHR(st.st_mode) ? "c" : "b", "major",
+							     (int)major(st.st_rdev), "minor", (int)minor(st.st_rdev),
+							     "access", *access ? access : "rwm"));
+	}
+	return 0;
+}
+
 json_t *spec_build(struct engine_container *c, struct err *err)
 {
 	json_t *spec = oci_default_spec();
 	json_t *process = json_object_get(spec, "process"), *l = json_object_get(spec, "linux");
-	json_t *mounts = json_object_get(spec, "mounts"), *v;
+	json_t *mounts = json_object_get(spec, "mounts");
 	const json_t *host = c->host_config;
 	bool tty = json_bool(c->config, "Tty", false);
 	const char *cwd = json_str(c->config, "WorkingDir", "");
-	size_t i;
 
 	(void)json_object_set_new(process, "terminal", json_boolean(tty));
 	if (tty && spec_console_size(c, process, err)) {
@@ -416,9 +593,7 @@ json_t *spec_build(struct engine_container *c, struct err *err)
 	}
 	(void)json_object_set_new(process, "env", spec_env(c->config, tty, NULL));
 	(void)json_object_set_new(process, "cwd", json_string(*cwd ? cwd : "/"));
-	(void)json_object_set_new(
-		process, "user",
-		json_pack("{s:i, s:i, s:s}", "uid", 0, "gid", 0, "username", json_str(c->config, "User", "")));
+	(void)json_object_set_new(process, "user", spec_user(host, json_str(c->config, "User", "")));
 	if (json_int(host, "OomScoreAdj", 0))
 		(void)json_object_set(process, "oomScoreAdj", json_object_get(host, "OomScoreAdj"));
 	(void)json_object_set_new(spec, "hostname", json_string(json_str(c->config, "Hostname", "")));
@@ -438,13 +613,8 @@ json_t *spec_build(struct engine_container *c, struct err *err)
 		(void)json_object_set(l, "readonlyPaths", json_object_get(host, "ReadonlyPaths"));
 	if (json_object_size(json_object_get(host, "Sysctls")))
 		(void)json_object_set(l, "sysctl", json_object_get(host, "Sysctls"));
-	if (!strcmp(json_str(host, "NetworkMode", ""), "host"))
-		json_array_foreach(json_object_get(l, "namespaces"), i, v)
-			if (!strcmp(json_str(v, "type", ""), "network")) {
-				(void)json_array_remove(json_object_get(l, "namespaces"), i);
-				break;
-			}
-	if (spec_caps(host, process, err) || spec_security(host, spec, err) || spec_files(c, mounts, err)) {
+	if (spec_namespaces(c, spec, err) || spec_devices(host, l, err) || spec_caps(host, process, err) ||
+	    spec_security(host, spec, err) || spec_files(c, mounts, err)) {
 		json_decref(spec);
 		return NULL;
 	}
