@@ -179,26 +179,52 @@ void engine_container_pause(struct engine_container *c, bool pause, engine_done_
 		container_ask(c, pause ? "pause" : "resume", NULL, pause ? 1 : 2, done, arg);
 }
 
+struct update_call {
+	struct engine_container *c;
+	engine_done_fn done;
+	void *arg;
+	json_t *before; /* the HostConfig to go back to */
+};
+
+/* The update is all or nothing: what the running container does not take is not kept for its next start either. */
+static void update_done(json_t *result, const struct err *err, void *arg)
+{
+	struct update_call *u = arg;
+	struct engine_container *c = u->c;
+
+	if (err) {
+		json_decref(c->host_config);
+		c->host_config = json_incref(u->before);
+	}
+	engine_container_save(c);
+	if (!err)
+		engine_container_event(c, "update", NULL);
+	u->done(c, err, u->arg);
+	json_decref(u->before);
+	free(u);
+}
+
 void engine_container_update(struct engine_container *c, const json_t *body, engine_done_fn done, void *arg)
 {
 	struct err err = ERR_INIT;
+	struct update_call *u = calloc(1, sizeof(*u));
 	const char *key;
 	json_t *v;
 
+	bug_on(!u);
+	*u = (struct update_call){ c, done, arg, json_deep_copy(c->host_config) };
 	json_object_foreach((json_t *)body, key, v)
 		if (json_nonempty(v))
 			(void)json_object_set(c->host_config, key, v);
-	engine_container_save(c);
-	engine_container_event(c, "update", NULL);
 	CLEAN_JSON json_t *spec = container_live(c) && c->shim ? spec_build(c, &err) : NULL;
 
-	if (spec)
-		container_ask(
-			c, "update",
-			json_pack("{s:O}", "resources", json_object_get(json_object_get(spec, "linux"), "resources")),
-			0, done, arg);
-	else
-		done(c, err.code ? &err : NULL, arg);
+	if (!spec) {
+		update_done(NULL, err.code ? &err : NULL, u);
+		return;
+	}
+	json_t *resources = json_object_get(json_object_get(spec, "linux"), "resources");
+
+	shim_client_call(c->shim, "update", json_pack("{s:O}", "resources", resources), NULL, 0, update_done, u);
 }
 
 static void container_delete(struct engine_container *c, engine_done_fn done, void *arg)

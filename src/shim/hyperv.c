@@ -228,9 +228,16 @@ static json_t *setup_params(struct shim *sh, struct err *err)
 static json_t *create_params(struct shim *sh, struct err *err)
 {
 	struct hyperv *h = sh->backend_data;
-	json_t *spec = json_object_get(h->params, "spec"), *streams, *params;
+	CLEAN_JSON json_t *spec = json_copy(json_object_get(h->params, "spec"));
+	CLEAN_JSON json_t *linux_part = json_copy(json_object_get(spec, "linux"));
 	bool terminal = json_bool(json_object_get(spec, "process"), "terminal", false);
+	json_t *streams, *params;
 
+	if (json_object_get(linux_part, "resources")) {
+		(void)json_object_set_new(linux_part, "resources",
+					  hyperv_guest_resources(json_object_get(linux_part, "resources")));
+		(void)json_object_set(spec, "linux", linux_part);
+	}
 	streams = hyperv_streams_make(h, &h->streams, terminal, sh->stdin_open, err);
 	if (!streams)
 		return NULL;

@@ -57,6 +57,7 @@ struct hyperv {
 	char *seccomp; /* base64 */
 	struct hyperv_streams streams;
 	int64_t cpu_quota; /* of the container, microseconds in cpu_period; 0: none */
+	bool cpu_limited;
 	uint64_t cpu_period, memory_bytes;
 	unsigned int vcpus;
 	int64_t began_ns;
@@ -85,6 +86,8 @@ void hyperv_read_console(struct hyperv *h);
 void hyperv_name_panic(struct hyperv *h, struct err *why);
 /* hyperv_limit_cpu - put the container's share of the processors on the machine, or take it off (boot and end are ours). */
 void hyperv_limit_cpu(struct hyperv *h, bool limited);
+/* hyperv_update_machine - new limits of the running container, as far as the machine has a part in them. */
+int hyperv_update_machine(struct hyperv *h, const json_t *resources, struct err *err) MUST_CHECK;
 /* hyperv_host_oom - did the host's kernel kill the machine for its memory? */
 bool hyperv_host_oom(struct hyperv *h);
 
@@ -109,6 +112,8 @@ void hyperv_send_size(struct shim *sh, const char *exec_id, const json_t *consol
 void hyperv_pause(struct shim *sh, bool paused, struct shim_reply *r);
 void hyperv_stats(struct shim *sh, struct shim_reply *r);
 void hyperv_pids(struct shim *sh, struct shim_reply *r);
+/* hyperv_guest_resources - what of the spec's resources is the guest's to limit. New reference. */
+json_t *hyperv_guest_resources(const json_t *resources);
 void hyperv_update(struct shim *sh, const json_t *params, struct shim_reply *r);
 
 #endif

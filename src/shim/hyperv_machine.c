@@ -202,8 +202,41 @@ void hyperv_limit_cpu(struct hyperv *h, bool limited)
 	struct oci_resources r = { .cpu_period = h->cpu_period, .cpu_quota = limited ? h->cpu_quota : -1 };
 	struct err err = ERR_INIT;
 
+	h->cpu_limited = limited;
 	if (h->cgroup && h->cpu_quota > 0 && cgroup_apply(h->cgroup, &r, &err) < 0)
 		log_warn("%s", err.msg);
+}
+
+int hyperv_update_machine(struct hyperv *h, const json_t *resources, struct err *err)
+{
+	CLEAN(cleanup_oci_resources) struct oci_resources *r = NULL;
+	struct oci_resources limits = { 0 };
+	int rc = oci_resources_parse(resources, &r, err);
+
+	if (rc < 0)
+		return rc;
+	if (r->memory_limit > 0 && (uint64_t)r->memory_limit > h->memory_bytes)
+		return err_set(
+			err, EINVAL,
+			"the container's virtual machine has %llu MiB of memory, and the limit can not be raised above "
+			"it while it runs: stop the container, update it and start it again",
+			(unsigned long long)(h->memory_bytes >> 20));
+	if (r->cpu_quota > 0 && (uint64_t)r->cpu_quota > h->vcpus * (r->cpu_period ? r->cpu_period : 100000))
+		return err_set(
+			err, EINVAL,
+			"the container's virtual machine has %u processor%s, and more can not be added while it runs: "
+			"stop the container, update it and start it again",
+			h->vcpus, h->vcpus == 1 ? "" : "s");
+	limits.cpu_shares = r->cpu_shares;
+	limits.cpuset_cpus = r->cpuset_cpus;
+	limits.cpuset_mems = r->cpuset_mems;
+	rc = h->cgroup ? cgroup_apply(h->cgroup, &limits, err) : 0;
+	if (rc < 0 || !r->cpu_quota)
+		return rc;
+	h->cpu_quota = r->cpu_quota;
+	h->cpu_period = r->cpu_period;
+	limits = (struct oci_resources){ .cpu_quota = h->cpu_quota, .cpu_period = h->cpu_period };
+	return h->cgroup && h->cpu_limited ? cgroup_apply(h->cgroup, &limits, err) : 0;
 }
 
 bool hyperv_host_oom(struct hyperv *h)

@@ -141,7 +141,28 @@ void hyperv_pids(struct shim *sh, struct shim_reply *r)
 	hyperv_call(sh, "pids", NULL, r, NULL, pids_done);
 }
 
+/* The guest has its own processors: those of the host are chosen for the machine (hyperv_machine.c). */
+json_t *hyperv_guest_resources(const json_t *resources)
+{
+	json_t *copy = json_deep_copy(resources), *cpu = json_object_get(copy, "cpu");
+
+	(void)json_object_del(cpu, "cpus");
+	(void)json_object_del(cpu, "mems");
+	return copy;
+}
+
 void hyperv_update(struct shim *sh, const json_t *params, struct shim_reply *r)
 {
-	hyperv_call(sh, "update", json_deep_copy(params), r, NULL, NULL);
+	const json_t *resources = json_object_get(params, "resources");
+	struct err err = ERR_INIT;
+
+	if (!resources)
+		(void)err_set(&err, EINVAL, "update: the resources are missing");
+	else
+		(void)!hyperv_update_machine(sh->backend_data, resources, &err);
+	if (err.code)
+		control_fail(r, &err);
+	else
+		hyperv_call(sh, "update", json_pack("{s:o}", "resources", hyperv_guest_resources(resources)), r, NULL,
+			    NULL);
 }

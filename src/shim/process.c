@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -335,6 +336,9 @@ static void process_signal(struct shim *sh, struct session *s, int sig, struct s
 
 	if (!s->exec_id) {
 		rc = container_signal(p->container, sig, &err);
+		/* a paused container dies too, as with Docker; version 1's freezer holds it until it is thawed */
+		if (!rc && sig == SIGKILL)
+			rc = container_pause(p->container, false, &err);
 	} else {
 		struct exec_process *e = p->execs;
 
