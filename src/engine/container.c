@@ -107,6 +107,7 @@ int container_paths(struct engine_container *c)
 
 void engine_container_free(struct engine_container *c)
 {
+	health_free(c);
 	engine_exec_drop_all(c, true);
 	shim_client_free(c->shim);
 	if (c->restart_timer)
@@ -239,6 +240,7 @@ int engine_container_adopt_all(struct engine *e, struct err *err)
 				engine_container_on_shim_gone(c);
 			else
 				shim_client_call(c->shim, "hello", NULL, NULL, 0, adopt_hello, c);
+			health_start(c);
 		} else if (c->state == ENGINE_RESTARTING ||
 			   (c->state == ENGINE_EXITED &&
 			    (!strcmp(policy, "always") || (!strcmp(policy, "unless-stopped") && !c->manual_stop)))) {

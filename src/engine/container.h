@@ -25,6 +25,8 @@ enum engine_wait { ENGINE_WAIT_NOT_RUNNING, ENGINE_WAIT_NEXT_EXIT, ENGINE_WAIT_R
 typedef void (*engine_done_fn)(struct engine_container *c, const struct err *err, void *arg);
 typedef void (*engine_wait_fn)(int exit_code, const char *error, void *arg);
 
+struct health;
+
 struct engine_waiter {
 	struct engine_waiter *next;
 	enum engine_wait condition;
@@ -57,6 +59,7 @@ struct engine_container {
 	uint64_t restart_delay_ms;
 	char *data_dir, *run_dir, *log_path;
 	int console_height, console_width;
+	struct health *health; /* NULL: no health check, or never started */
 };
 
 const char *engine_state_name(enum engine_state s);
@@ -85,11 +88,23 @@ void engine_container_save(struct engine_container *c);
 void engine_container_event(struct engine_container *c, const char *action, json_t *more);
 int engine_container_adopt_all(struct engine *e, struct err *err) MUST_CHECK;
 
+/* engine_container_size_rw - bytes of its writable layer; engine_container_size_root - with its image's. */
+int64_t engine_container_size_rw(const struct engine_container *c);
+int64_t engine_container_size_root(const struct engine_container *c, int64_t size_rw);
 json_t *engine_container_inspect(struct engine_container *c, bool size);
 json_t *engine_container_summary(struct engine_container *c, bool size);
 /* engine_container_list - Docker's /containers/json. */
 json_t *engine_container_list(struct engine *e, bool all, int limit, bool size, const char *filters,
 			      struct err *err) MUST_CHECK;
+/**
+ * engine_container_prune - remove the containers that do not run
+ * @filters: Docker's: label, label!, until
+ * @done: called once, with {"ContainersDeleted": [...], "SpaceReclaimed": n} (new reference)
+ *
+ * Return: 0, or -EINVAL for a filter (@done is not called then).
+ */
+int engine_container_prune(struct engine *e, const char *filters, void (*done)(json_t *result, void *arg), void *arg,
+			   struct err *err) MUST_CHECK;
 /* engine_signal_number - "TERM", "SIGTERM", "15", "RTMIN+3". Return: number or -EINVAL. */
 int engine_signal_number(const char *name, struct err *err);
 
@@ -112,6 +127,8 @@ struct engine_exec {
 	int exit_code;
 	pid_t pid;
 	struct loop_timer *expiry;
+	void (*on_end)(struct engine_exec *x, void *arg); /* of one that the engine itself started */
+	void *on_end_arg;
 };
 
 int engine_exec_create(struct engine_container *c, const json_t *body, struct engine_exec **out,
@@ -122,6 +139,8 @@ typedef void (*engine_exec_fn)(struct engine_exec *x, const struct err *err, voi
 void engine_exec_start(struct engine_exec *x, int sock, bool tty, json_t *console, engine_exec_fn done, void *arg);
 json_t *engine_exec_inspect(const struct engine_exec *x);
 void engine_exec_ended(struct engine *e, const char *exec_id, int exit_code);
+/* engine_exec_forget - free one that has ended. */
+void engine_exec_forget(struct engine_exec *x);
 void engine_exec_drop_all(struct engine_container *c, bool forget);
 
 /* shim_client.c: @fn is called once with the result, or with @err set (also when the shim ends). */

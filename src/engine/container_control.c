@@ -309,3 +309,81 @@ void engine_container_remove(struct engine_container *c, bool force, engine_done
 	}
 	remove_soon(0, NULL, r);
 }
+
+/* ---- prune ---- */
+
+struct prune_call {
+	json_t *deleted;
+	int64_t freed;
+	int left; /* removals not yet answered, and one for the loop that starts them */
+	void (*done)(json_t *, void *);
+	void *arg;
+};
+
+static void prune_finish(struct prune_call *p)
+{
+	if (--p->left)
+		return;
+	p->done(json_pack("{s:o, s:I}", "ContainersDeleted",
+			  json_array_size(p->deleted) ? json_incref(p->deleted) : json_null(), "SpaceReclaimed",
+			  (json_int_t)p->freed),
+		p->arg);
+	json_decref(p->deleted);
+	free(p);
+}
+
+static void prune_removed(struct engine_container *c, const struct err *err, void *arg)
+{
+	struct prune_call *p = arg;
+
+	if (!err)
+		(void)json_array_append_new(p->deleted, json_string(c->id));
+	prune_finish(p);
+}
+
+static bool prune_wants(const struct engine_container *c, const json_t *filters, int64_t until_ns)
+{
+	CLEAN_JSON json_t *none = json_pack("{s:O?}", "label", json_object_get(filters, "label!"));
+	const json_t *labels = json_object_get(c->config, "Labels");
+
+	if (c->state != ENGINE_CREATED && c->state != ENGINE_EXITED && c->state != ENGINE_DEAD)
+		return false;
+	if (c->starting || c->removing || (until_ns && c->created_ns >= until_ns))
+		return false;
+	return filters_match_labels(filters, labels) &&
+	       (!json_object_get(filters, "label!") || !filters_match_labels(none, labels));
+}
+
+int engine_container_prune(struct engine *e, const char *text, void (*done)(json_t *result, void *arg), void *arg,
+			   struct err *err)
+{
+	static const char *const keys[] = { "label", "label!", "until", NULL };
+	CLEAN_JSON json_t *filters = filters_parse(text, err);
+	const json_t *until = json_object_get(filters, "until");
+	const char *when = json_string_value(json_array_get(until, 0));
+	int64_t until_ns = 0;
+
+	if (!filters || filters_known(filters, keys, err))
+		return -err->code;
+	if (json_array_size(until) > 1)
+		return err_set(err, EINVAL, "more than one until filter specified");
+	if (when && engine_parse_until(when, &until_ns))
+		return err_set(err, EINVAL, "invalid filter 'until=%.100s'", when);
+	struct prune_call *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return err_sys(err, ENOMEM, "prune containers");
+	*p = (struct prune_call){ .deleted = json_array(), .left = 1, .done = done, .arg = arg };
+	for (struct engine_container *c = e->containers, *next; c; c = next) {
+		next = c->next;
+		if (!prune_wants(c, filters, until_ns))
+			continue;
+		p->left++;
+		p->freed += engine_container_size_rw(c);
+		engine_container_remove(c, false, prune_removed, p);
+	}
+	events_emit(e, "container", "prune", "",
+		    json_pack("{s:o}", "reclaimed", json_sprintf("%lld", (long long)p->freed)));
+	prune_finish(p);
+	return 0;
+}

@@ -160,7 +160,8 @@ static json_t *config_complete(const json_t *body, struct err *err)
 		}
 		if (have && json_is_string(have) && config_fields[i].type == 'w')
 			(void)json_object_set_new(out, key, json_pack("[O]", have));
-		else if (have && ((config_fields[i].otherwise && config_fields[i].type != 'o') || json_nonempty(have) || json_is_integer(have)))
+		else if (have && ((config_fields[i].otherwise && config_fields[i].type != 'o') || json_nonempty(have) ||
+				  json_is_integer(have)))
 			(void)json_object_set_new(out, key, json_deep_copy(have));
 		else if (config_fields[i].otherwise)
 			(void)json_object_set_new(out, key,

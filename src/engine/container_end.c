@@ -47,6 +47,7 @@ void container_ended(struct engine_container *c, const json_t *exit)
 	if (!container_live(c))
 		container_move(c, ENGINE_RUNNING);
 	container_move(c, ENGINE_EXITED);
+	health_stop(c);
 	engine_exec_drop_all(c, false);
 	container_release_shim(c);
 	(void)snprintf(code, sizeof(code), "%d", c->exit_code);

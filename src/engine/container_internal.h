@@ -18,6 +18,13 @@ void container_maybe_remove(struct engine_container *c);
 /* container_ended - @exit: the shim's exit.json. */
 void container_ended(struct engine_container *c, const json_t *exit);
 
+/* health.c: from the start of the container to its end; status: "none", "starting", "healthy", "unhealthy". */
+void health_start(struct engine_container *c);
+void health_stop(struct engine_container *c);
+void health_free(struct engine_container *c);
+const char *health_status(const struct engine_container *c);
+json_t *health_json(const struct engine_container *c); /* State.Health; NULL: none */
+
 /* host_config.c */
 /* json_nonempty - not null, false, 0, "", [] or {}. */
 bool json_nonempty(const json_t *v);

@@ -90,6 +90,7 @@ static void container_started(json_t *result, const struct err *err, void *arg)
 	c->started_ns = json_int(result, "started_at_ns", engine_now_ns());
 	engine_container_save(c);
 	engine_container_event(c, "start", NULL);
+	health_start(c);
 	if (call->done)
 		call->done(c, NULL, call->arg);
 	free(call);
@@ -243,6 +244,10 @@ void engine_container_start(struct engine_container *c, engine_done_fn done, voi
 	}
 	bug_on(!call);
 	*call = (struct start_call){ c, done, arg };
+	if (c->restart_timer) /* asked for while it waited for its restart */
+		loop_cancel(take_ptr(c->restart_timer));
+	else if (c->state != ENGINE_RESTARTING)
+		c->restart_count = 0;
 	c->starting = true;
 	c->manual_stop = false;
 	c->error[0] = 0;

@@ -83,6 +83,33 @@ int engine_parse_time(const char *text, int64_t *ns)
 	return 0;
 }
 
+int engine_parse_until(const char *text, int64_t *ns)
+{
+	static const struct {
+		const char *unit;
+		double seconds;
+	} units[] = { { "ms", 0.001 }, { "h", 3600 }, { "m", 60 }, { "s", 1 } };
+	const char *p = text;
+	double sum = 0;
+
+	if (!engine_parse_time(text, ns))
+		return 0;
+	while (*p) {
+		char *end;
+		double n = strtod(p, &end);
+		size_t i = 0;
+
+		while (i < ARRAY_LEN(units) && strncmp(end, units[i].unit, strlen(units[i].unit)))
+			i++;
+		if (end == p || i == ARRAY_LEN(units) || n < 0 || n > 1e9)
+			return -EINVAL;
+		sum += n * units[i].seconds;
+		p = end + strlen(units[i].unit);
+	}
+	*ns = engine_now_ns() - (int64_t)(sum * 1e9);
+	return p == text ? -EINVAL : 0;
+}
+
 void engine_random_id(char out[65])
 {
 	unsigned char bytes[32];
@@ -266,8 +293,10 @@ static int engine_open_images(struct engine *e, struct err *err)
 {
 	char tmp[PATH_MAX];
 	CLEAN_FREE char *worker = engine_find_program(e, "walnut-worker");
-	struct image_options options = { .data = e->config.data_root, .worker = worker };
+	struct image_options options = e->config.images;
 
+	options.data = e->config.data_root;
+	options.worker = worker;
 	(void)snprintf(tmp, sizeof(tmp), "%s/tmp", e->config.data_root);
 	int rc = fd_remove_tree(AT_FDCWD, tmp, err);
 

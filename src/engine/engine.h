@@ -34,6 +34,7 @@ struct engine_config {
 	char *accelerator;               /* "auto", "kvm", "software" */
 	char *log_level;                 /* "info" */
 	enum engine_isolation isolation; /* the default */
+	struct image_options images;     /* limits and registries; the folders are set by engine_open */
 };
 
 struct engine {
@@ -73,6 +74,9 @@ int64_t engine_now_ns(void);
 char *engine_time_text(int64_t ns, char *out);
 /* engine_parse_time - RFC 3339, or seconds[.nanoseconds]. Return: 0 or -EINVAL. */
 int engine_parse_time(const char *text, int64_t *ns);
+
+/* engine_parse_until - as engine_parse_time, or how long ago: "10m", "1h30m". */
+int engine_parse_until(const char *text, int64_t *ns);
 
 /*
  * Filters of lists and events, as Docker's clients send them: {"k":{"v":true}} or {"k":["v"]}.

@@ -6,16 +6,36 @@
 #include "base/cleanup.h"
 #include "engine/container.h"
 
+#define EXEC_KEPT_MS 600000
+
+/* "exec_create: sh -c ls", as Docker's events name it. */
+static void exec_action(const struct engine_exec *x, const char *what, struct buf *out)
+{
+	size_t i;
+	json_t *v;
+
+	(void)!buf_puts(out, what);
+	json_array_foreach(json_object_get(x->config, "Cmd"), i, v)
+		(void)!buf_printf(out, "%s%s", i ? " " : "", json_string_value(v) ?: "");
+}
+
 int engine_exec_create(struct engine_container *c, const json_t *body, struct engine_exec **out, struct err *err)
 {
 	if (c->state == ENGINE_PAUSED)
-		return err_set(err, EBUSY, "container %s is paused, unpause the container before exec", c->id);
+		return err_set(err, EBUSY, "Container %s is paused, unpause the container before exec", c->id);
 	if (c->state != ENGINE_RUNNING)
 		return err_set(err, EBUSY, "container %s is not running", c->id);
-	if (!json_array_size(json_object_get(body, "Cmd")))
+	const json_t *cmd = json_object_get(body, "Cmd");
+	size_t i;
+	json_t *v;
+
+	if (!json_array_size(cmd) && !json_string_length(cmd))
 		return err_set(err, EINVAL, "No exec command specified");
+	json_array_foreach(cmd, i, v)
+		if (!json_is_string(v))
+			return err_set(err, EINVAL, "Cmd holds something that is not a string");
 	struct engine_exec *x = calloc(1, sizeof(*x));
-	CLEAN_FREE char *words = json_dumps(json_object_get(body, "Cmd"), JSON_COMPACT);
+	CLEAN_BUF struct buf action = BUF_INIT;
 
 	if (!x)
 		return err_sys(err, ENOMEM, "create an exec");
@@ -23,13 +43,12 @@ int engine_exec_create(struct engine_container *c, const json_t *body, struct en
 	x->engine = c->engine;
 	x->container = c;
 	x->config = json_deep_copy(body);
+	if (json_is_string(cmd)) /* a lone string stands for a list of one */
+		(void)json_object_set_new(x->config, "Cmd", json_pack("[O]", cmd));
 	x->next = c->engine->execs;
 	c->engine->execs = x;
-	json_t *more = json_pack("{s:s}", "execID", x->id);
-	char action[256];
-
-	(void)snprintf(action, sizeof(action), "exec_create: %s", words ? words : "");
-	engine_container_event(c, action, more);
+	exec_action(x, "exec_create: ", &action);
+	engine_container_event(c, buf_bytes(&action), json_pack("{s:s}", "execID", x->id));
 	*out = x;
 	return 0;
 }
@@ -95,7 +114,10 @@ void engine_exec_start(struct engine_exec *x, int sock, bool tty, json_t *consol
 				   attached && json_bool(x->config, "AttachStderr", false), "mux", !tty, "detach_keys",
 				   json_str(x->config, "DetachKeys", ""), "console",
 				   console ? console : json_pack("{s:i,s:i}", "height", 0, "width", 0));
-	engine_container_event(x->container, "exec_start", json_pack("{s:s}", "execID", x->id));
+	CLEAN_BUF struct buf action = BUF_INIT;
+
+	exec_action(x, "exec_start: ", &action);
+	engine_container_event(x->container, buf_bytes(&action), json_pack("{s:s}", "execID", x->id));
 	shim_client_call(x->container->shim, "exec", params, &sock, attached ? 1 : 0, exec_started, call);
 }
 
@@ -117,17 +139,50 @@ json_t *engine_exec_inspect(const struct engine_exec *x)
 		"CanRemove", false, "ContainerID", x->container->id, "DetachKeys", "", "Pid", (int)x->pid);
 }
 
+static void exec_free(struct engine_exec *x)
+{
+	if (x->expiry)
+		loop_cancel(x->expiry);
+	json_decref(x->config);
+	free(x);
+}
+
+void engine_exec_forget(struct engine_exec *x)
+{
+	struct engine_exec **p = &x->engine->execs;
+
+	while (*p && *p != x)
+		p = &(*p)->next;
+	if (*p)
+		*p = x->next;
+	exec_free(x);
+}
+
+static void exec_expired(struct loop *l, void *arg)
+{
+	struct engine_exec *x = arg;
+
+	x->expiry = NULL;
+	engine_exec_forget(x);
+}
+
 void engine_exec_ended(struct engine *e, const char *exec_id, int exit_code)
 {
 	struct engine_exec *x = engine_exec_find(e, exec_id, NULL);
+	void (*on_end)(struct engine_exec *, void *);
 	char code[16];
 
-	if (!x)
+	if (!x || !x->running)
 		return;
 	x->running = false;
 	x->exit_code = exit_code;
 	(void)snprintf(code, sizeof(code), "%d", exit_code);
 	engine_container_event(x->container, "exec_die", json_pack("{s:s, s:s}", "execID", x->id, "exitCode", code));
+	on_end = take_ptr(x->on_end);
+	if (on_end)
+		on_end(x, x->on_end_arg);
+	/* its exit status can be asked for a while */
+	x->expiry = loop_add_timer(e->loop, on_end ? 0 : EXEC_KEPT_MS, exec_expired, x);
 }
 
 void engine_exec_drop_all(struct engine_container *c, bool forget)
@@ -146,7 +201,6 @@ void engine_exec_drop_all(struct engine_container *c, bool forget)
 			continue;
 		}
 		*p = x->next;
-		json_decref(x->config);
-		free(x);
+		exec_free(x);
 	}
 }

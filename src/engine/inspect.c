@@ -1,26 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A container in Docker's JSON: inspect, and the lines of ps. */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/cleanup.h"
-#include "engine/container.h"
+#include "engine/container_internal.h"
 
 static json_t *inspect_network(const struct engine_container *c)
 {
-	const char *mode = json_str(c->host_config, "NetworkMode", "default");
+	const char *mode = json_str(c->host_config, "NetworkMode", "bridge");
+	json_t *j = json_pack("{s:s, s:s, s:s, s:{}, s:b, s:s, s:i, s:n, s:n}", "Bridge", "", "SandboxID", "",
+			      "SandboxKey", "", "Ports", "HairpinMode", 0, "LinkLocalIPv6Address", "",
+			      "LinkLocalIPv6PrefixLen", 0, "SecondaryIPAddresses", "SecondaryIPv6Addresses");
+	json_t *endpoint = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:s}", "EndpointID", "", "Gateway", "",
+				     "GlobalIPv6Address", "", "GlobalIPv6PrefixLen", 0, "IPAddress", "", "IPPrefixLen",
+				     0, "IPv6Gateway", "", "MacAddress", "");
+	json_t *networks = json_object();
 
-	if (!strcmp(mode, "default"))
-		mode = "bridge";
-	return json_pack(
-		"{s:s, s:s, s:{}, s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:{s:{s:n, s:n, s:n, s:s, s:s, s:s, s:s, s:s, "
-		"s:i, s:s, s:s, s:i, s:n}}}",
-		"Bridge", "", "SandboxID", "", "Ports", "SandboxKey", "", "EndpointID", "", "Gateway", "",
-		"GlobalIPv6PrefixLen", 0, "IPAddress", "", "IPPrefixLen", 0, "MacAddress", "", "Networks", mode,
-		"IPAMConfig", "Links", "Aliases", "MacAddress", "", "NetworkID", "", "EndpointID", "", "Gateway", "",
-		"IPAddress", "", "IPPrefixLen", 0, "IPv6Gateway", "", "GlobalIPv6Address", "", "GlobalIPv6PrefixLen", 0,
-		"DNSNames");
+	(void)json_object_update(j, endpoint);
+	(void)json_object_set_new(endpoint, "IPAMConfig", json_null());
+	(void)json_object_set_new(endpoint, "Links", json_null());
+	(void)json_object_set_new(endpoint, "Aliases", json_null());
+	(void)json_object_set_new(endpoint, "NetworkID", json_string(""));
+	(void)json_object_set_new(endpoint, "DriverOpts", json_null());
+	(void)json_object_set_new(endpoint, "DNSNames", json_null());
+	if (strncmp(mode, "container:", 10))
+		(void)json_object_set(networks, mode, endpoint);
+	json_decref(endpoint);
+	(void)json_object_set_new(j, "Networks", networks);
+	return j;
 }
 
 static json_t *inspect_state(const struct engine_container *c)
@@ -28,12 +38,50 @@ static json_t *inspect_state(const struct engine_container *c)
 	char started[40], finished[40];
 	bool restarting = c->state == ENGINE_RESTARTING;
 
-	return json_pack(
+	json_t *health = health_json(c);
+	json_t *j = json_pack(
 		"{s:s, s:b, s:b, s:b, s:b, s:b, s:i, s:i, s:s, s:s, s:s}", "Status", engine_state_name(c->state),
 		"Running", c->state == ENGINE_RUNNING || c->state == ENGINE_PAUSED || restarting, "Paused",
 		c->state == ENGINE_PAUSED, "Restarting", restarting, "OOMKilled", c->oom_killed, "Dead",
 		c->state == ENGINE_DEAD, "Pid", (int)c->pid, "ExitCode", c->exit_code, "Error", c->error, "StartedAt",
 		engine_time_text(c->started_ns, started), "FinishedAt", engine_time_text(c->finished_ns, finished));
+
+	if (health)
+		(void)json_object_set_new(j, "Health", health);
+	return j;
+}
+
+static json_t *inspect_driver(const struct engine_container *c)
+{
+	char name[PATH_MAX];
+	json_t *data = json_object();
+	const struct image *im = image_find(c->engine->images, c->image_id, NULL);
+	CLEAN_BUF struct buf lower = BUF_INIT;
+
+	for (size_t i = im ? im->nlayers : 0; i-- > 0;)
+		(void)!buf_printf(&lower, "%s%s", im->layers[i].erofs_path, i ? ":" : "");
+	(void)json_object_set_new(data, "LowerDir", json_string(buf_bytes(&lower)));
+	if (c->isolation == ENGINE_ISOLATION_HYPERV) {
+		(void)snprintf(name, sizeof(name), "%s/scratch.ext4", c->data_dir);
+		(void)json_object_set_new(data, "ScratchDisk", json_string(name));
+	} else {
+		(void)snprintf(name, sizeof(name), "%s/rootfs", c->run_dir);
+		(void)json_object_set_new(data, "MergedDir", json_string(name));
+		(void)snprintf(name, sizeof(name), "%s/upper", c->data_dir);
+		(void)json_object_set_new(data, "UpperDir", json_string(name));
+		(void)snprintf(name, sizeof(name), "%s/work", c->data_dir);
+		(void)json_object_set_new(data, "WorkDir", json_string(name));
+	}
+	return json_pack("{s:o, s:s}", "Data", data, "Name", "erofs-overlay");
+}
+
+static void inspect_sizes(const struct engine_container *c, json_t *j, bool summary)
+{
+	int64_t rw = engine_container_size_rw(c);
+
+	if (rw || !summary)
+		(void)json_object_set_new(j, "SizeRw", json_integer(rw));
+	(void)json_object_set_new(j, "SizeRootFs", json_integer(engine_container_size_root(c, rw)));
 }
 
 json_t *engine_container_inspect(struct engine_container *c, bool size)
@@ -63,21 +111,20 @@ json_t *engine_container_inspect(struct engine_container *c, bool size)
 		json_array_size(execs) ? execs : json_null());
 
 	(void)json_object_set(j, "HostConfig", c->host_config);
-	(void)json_object_set_new(
-		j, "GraphDriver",
-		json_pack("{s:s, s:{s:s+}}", "Name", "erofs-overlay", "Data", "Dir", c->data_dir, ""));
+	(void)json_object_set_new(j, "GraphDriver", inspect_driver(c));
 	(void)json_object_set_new(j, "Mounts", json_array());
 	(void)json_object_set(j, "Config", c->config);
 	(void)json_object_set_new(j, "NetworkSettings", inspect_network(c));
-	if (size) {
-		(void)json_object_set_new(j, "SizeRw", json_integer(0));
-		(void)json_object_set_new(j, "SizeRootFs", json_integer(0));
-	}
+	if (size)
+		inspect_sizes(c, j, false);
 	return j;
 }
 
+/* How long, in Docker's words (go-units, HumanDuration). */
 static void duration_text(int64_t s, char *out, size_t n)
 {
+	int64_t hours = (s + 1800) / 3600;
+
 	if (s < 1)
 		(void)snprintf(out, n, "Less than a second");
 	else if (s == 1)
@@ -88,16 +135,28 @@ static void duration_text(int64_t s, char *out, size_t n)
 		(void)snprintf(out, n, "About a minute");
 	else if (s < 3600)
 		(void)snprintf(out, n, "%d minutes", (int)(s / 60));
-	else if (s < 5400)
+	else if (hours == 1)
 		(void)snprintf(out, n, "About an hour");
-	else if (s < 48 * 3600)
-		(void)snprintf(out, n, "%d hours", (int)((s + 1800) / 3600));
-	else if (s < 14 * 86400)
-		(void)snprintf(out, n, "%d days", (int)(s / 86400));
-	else if (s < 60 * 86400)
-		(void)snprintf(out, n, "%d weeks", (int)(s / 86400 / 7));
+	else if (hours < 48)
+		(void)snprintf(out, n, "%d hours", (int)hours);
+	else if (hours < 24 * 14)
+		(void)snprintf(out, n, "%d days", (int)(hours / 24));
+	else if (hours < 24 * 60)
+		(void)snprintf(out, n, "%d weeks", (int)(hours / 24 / 7));
+	else if (hours < 24 * 730)
+		(void)snprintf(out, n, "%d months", (int)(hours / 24 / 30));
 	else
-		(void)snprintf(out, n, "%d months", (int)(s / 86400 / 30));
+		(void)snprintf(out, n, "%d years", (int)(hours / 24 / 365));
+}
+
+static const char *health_words(const struct engine_container *c)
+{
+	const char *status = health_status(c);
+
+	return !strcmp(status, "none")       ? ""
+	       : !strcmp(status, "healthy")  ? " (healthy)"
+	       : !strcmp(status, "starting") ? " (health: starting)"
+					     : " (unhealthy)";
 }
 
 static void status_text(const struct engine_container *c, char *out, size_t n)
@@ -108,7 +167,7 @@ static void status_text(const struct engine_container *c, char *out, size_t n)
 	duration_text((now - c->started_ns) / 1000000000, up, sizeof(up));
 	duration_text((now - c->finished_ns) / 1000000000, since, sizeof(since));
 	switch (c->state) {
-	case ENGINE_RUNNING: (void)snprintf(out, n, "Up %s", up); break;
+	case ENGINE_RUNNING: (void)snprintf(out, n, "Up %s%s", up, health_words(c)); break;
 	case ENGINE_PAUSED: (void)snprintf(out, n, "Up %s (Paused)", up); break;
 	case ENGINE_RESTARTING: (void)snprintf(out, n, "Restarting (%d) %s ago", c->exit_code, since); break;
 	case ENGINE_REMOVING: (void)snprintf(out, n, "Removal In Progress"); break;
@@ -128,7 +187,8 @@ json_t *engine_container_summary(struct engine_container *c, bool size)
 
 	(void)!buf_puts(&command, json_str(full, "Path", ""));
 	json_array_foreach(json_object_get(full, "Args"), i, v)
-		(void)!buf_printf(&command, " %s", json_string_value(v) ?: "");
+		(void)!buf_printf(&command, strchr(json_string_value(v) ?: "", ' ') ? " '%s'" : " %s",
+				  json_string_value(v) ?: "");
 	status_text(c, status, sizeof(status));
 	json_t *j = json_pack(
 		"{s:s, s:[s+], s:O, s:s, s:s, s:I, s:[], s:O, s:s, s:s, s:{s:s}, s:{s:O}, s:[]}", "Id", c->id, "Names",
@@ -139,10 +199,8 @@ json_t *engine_container_summary(struct engine_container *c, bool size)
 		"Networks", json_object_get(json_object_get(full, "NetworkSettings"), "Networks"), "Mounts");
 
 	buf_free(&command);
-	if (size) {
-		(void)json_object_set_new(j, "SizeRw", json_integer(0));
-		(void)json_object_set_new(j, "SizeRootFs", json_integer(0));
-	}
+	if (size)
+		inspect_sizes(c, j, true);
 	return j;
 }
 
@@ -189,6 +247,40 @@ static bool list_ancestor(const struct engine_container *c, const json_t *filter
 	return false;
 }
 
+/* Values that Docker refuses: a state that does not exist, an exit code that is no number. */
+static int list_check(const json_t *filters, struct err *err)
+{
+	static const char
+		*const states[] = { "created", "running", "paused", "restarting", "removing", "exited", "dead" },
+		       *const healths[] = { "starting", "healthy", "unhealthy", "none" };
+	size_t i;
+	json_t *v;
+
+	json_array_foreach(json_object_get(filters, "status"), i, v) {
+		bool known = false;
+
+		for (size_t k = 0; k < ARRAY_LEN(states); k++)
+			known = known || !strcmp(states[k], json_string_value(v));
+		if (!known)
+			return err_set(err, EINVAL, "invalid filter 'status=%.100s'", json_string_value(v));
+	}
+	json_array_foreach(json_object_get(filters, "health"), i, v) {
+		bool known = false;
+
+		for (size_t k = 0; k < ARRAY_LEN(healths); k++)
+			known = known || !strcmp(healths[k], json_string_value(v));
+		if (!known)
+			return err_set(err, EINVAL, "invalid filter 'health=%.100s'", json_string_value(v));
+	}
+	json_array_foreach(json_object_get(filters, "exited"), i, v) {
+		const char *text = json_string_value(v);
+
+		if (!*text || text[strspn(text, "-0123456789")])
+			return err_set(err, EINVAL, "invalid filter 'exited=%.100s'", text);
+	}
+	return 0;
+}
+
 json_t *engine_container_list(struct engine *e, bool all, int limit, bool size, const char *text, struct err *err)
 {
 	static const char *const keys[] = { "id",        "name",   "label",  "status",  "ancestor", "exited",
@@ -199,6 +291,8 @@ json_t *engine_container_list(struct engine *e, bool all, int limit, bool size, 
 	const char *since_ref = json_string_value(json_array_get(json_object_get(filters, "since"), 0));
 
 	if (!filters || filters_known(filters, keys, err))
+		return NULL;
+	if (list_check(filters, err))
 		return NULL;
 	const struct engine_container *before = before_ref ? engine_container_find(e, before_ref, err) : NULL;
 	const struct engine_container *since = since_ref ? engine_container_find(e, since_ref, err) : NULL;
@@ -219,7 +313,7 @@ json_t *engine_container_list(struct engine *e, bool all, int limit, bool size, 
 		    !filters_match_labels(filters, json_object_get(c->config, "Labels")) ||
 		    !filters_match(filters, "status", engine_state_name(c->state)) || !list_ancestor(c, filters) ||
 		    !filters_match(filters, "isolation", engine_isolation_name(c->isolation)) ||
-		    !filters_match(filters, "exited", code) || !filters_match(filters, "health", "none") ||
+		    !filters_match(filters, "exited", code) || !filters_match(filters, "health", health_status(c)) ||
 		    (json_array_size(json_object_get(filters, "exited")) && c->state != ENGINE_EXITED) ||
 		    (before && c->created_ns >= before->created_ns) || (since && c->created_ns <= since->created_ns) ||
 		    !filters_match(filters, "network", json_str(c->host_config, "NetworkMode", "")) ||
