@@ -32,6 +32,7 @@
 
 struct devices {
 	struct loop *loop, *disk_loop;
+	pthread_barrier_t disks_run;
 	uid_t uid;
 	gid_t gid;
 	int control, vsock_fd, layers_fd, scratch_fd;
@@ -158,6 +159,7 @@ static void *disks_main(void *arg)
 	struct devices *d = arg;
 	struct err err = ERR_INIT;
 
+	(void)pthread_barrier_wait(&d->disks_run);
 	if (loop_run(d->disk_loop, &err) < 0)
 		log_error("devices: %s", err.msg);
 	_exit(1);
@@ -171,7 +173,12 @@ static int start_disks(struct devices *d, struct err *err)
 
 	if (d->layers_fd < 0 && d->scratch_fd < 0)
 		return 0;
-	rc = pthread_create(&thread, NULL, disks_main, d);
+	rc = pthread_barrier_init(&d->disks_run, NULL, 2);
+	if (!rc)
+		rc = pthread_create(&thread, NULL, disks_main, d);
+	/* What a thread does to begin, the filter would not let it do any more: wait for it. */
+	if (!rc)
+		(void)pthread_barrier_wait(&d->disks_run);
 	return rc ? err_sys(err, rc, "start the disks' thread") : 0;
 }
 
