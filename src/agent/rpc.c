@@ -152,6 +152,8 @@ static int create(struct agent *a, const json_t *params, json_t **result, struct
 	rc = decode_filter(params, &bpf, &bpf_size, err);
 	if (!rc)
 		rc = oci_spec_parse(json_object_get(params, "spec"), &spec, err);
+	if (!rc && json_bool(params, "all_devices", false))
+		rc = container_add_machine_devices(spec, err);
 	if (!rc)
 		rc = streams_open(a, json_object_get(params, "streams"), spec->process.terminal, &streams, err);
 	if (rc < 0)

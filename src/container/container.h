@@ -81,6 +81,9 @@ int container_stats(struct container *c, struct container_stats *out, struct err
 /* container_update - apply new limits (memory, cpu, pids) to the running container. */
 int container_update(struct container *c, const struct oci_resources *r, struct err *err) MUST_CHECK;
 
+/* container_add_machine_devices - to @spec, before container_create: every device node below /dev of this machine. */
+int container_add_machine_devices(struct oci_spec *spec, struct err *err) MUST_CHECK;
+
 /* container_free - kill what still runs, remove the cgroup, free. NULL is allowed. */
 void container_free(struct container *c);
 

@@ -209,6 +209,8 @@ static json_t *container_start_params(struct engine_container *c, json_t *spec, 
 	}
 	if (init)
 		(void)json_object_set_new(p, "init_path", json_string(init));
+	if (json_bool(c->host_config, "Privileged", false))
+		(void)json_object_set_new(p, "all_devices", json_true());
 	return p;
 }
 

@@ -398,6 +398,21 @@ static void spec_tmpfs(const json_t *host, json_t *mounts)
 	}
 }
 
+/* As Docker: in a network namespace of its own the container may use low ports and ping without privilege. */
+static void spec_sysctl(const json_t *host, json_t *linux_object)
+{
+	const char *network = json_str(host, "NetworkMode", "");
+	json_t *sysctl = json_object();
+
+	if (strcmp(network, "host") && strncmp(network, "container:", 10)) {
+		(void)json_object_set_new(sysctl, "net.ipv4.ip_unprivileged_port_start", json_string("0"));
+		(void)json_object_set_new(sysctl, "net.ipv4.ping_group_range", json_string("0 2147483647"));
+	}
+	if (json_is_object(json_object_get(host, "Sysctls")))
+		(void)json_object_update(sysctl, json_object_get(host, "Sysctls"));
+	(void)json_object_set_new(linux_object, "sysctl", sysctl);
+}
+
 static void spec_privileged(json_t *spec, json_t *linux_object)
 {
 	json_t *v, *o;
@@ -611,8 +626,7 @@ json_t *spec_build(struct engine_container *c, struct err *err)
 		(void)json_object_set(l, "maskedPaths", json_object_get(host, "MaskedPaths"));
 	if (json_is_array(json_object_get(host, "ReadonlyPaths")))
 		(void)json_object_set(l, "readonlyPaths", json_object_get(host, "ReadonlyPaths"));
-	if (json_object_size(json_object_get(host, "Sysctls")))
-		(void)json_object_set(l, "sysctl", json_object_get(host, "Sysctls"));
+	spec_sysctl(host, l);
 	if (spec_namespaces(c, spec, err) || spec_devices(host, l, err) || spec_caps(host, process, err) ||
 	    spec_security(host, spec, err) || spec_files(c, mounts, err)) {
 		json_decref(spec);

@@ -241,8 +241,9 @@ static json_t *create_params(struct shim *sh, struct err *err)
 	streams = hyperv_streams_make(h, &h->streams, terminal, sh->stdin_open, err);
 	if (!streams)
 		return NULL;
-	params = json_pack("{s:O, s:o, s:b}", "spec", spec, "streams", streams, "init",
-			   json_str(h->params, "init_path", NULL) != NULL);
+	params = json_pack("{s:O, s:o, s:b, s:b}", "spec", spec, "streams", streams, "init",
+			   json_str(h->params, "init_path", NULL) != NULL, "all_devices",
+			   json_bool(h->params, "all_devices", false));
 	if (params && h->seccomp)
 		(void)json_object_set_new(params, "seccomp_bpf", json_string(h->seccomp));
 	return params;

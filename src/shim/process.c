@@ -234,6 +234,8 @@ static int start(struct shim *sh, const json_t *params, int seccomp, struct err 
 		return err_sys(err, ENOMEM, "start the container");
 	sh->backend_data = p;
 	rc = oci_spec_parse(json_object_get(params, "spec"), &p->spec, err);
+	if (!rc && json_bool(params, "all_devices", false))
+		rc = container_add_machine_devices(p->spec, err);
 	if (!rc)
 		rc = join(rootfs, err, sh->run_dir, "rootfs");
 	if (!rc)
