@@ -18,6 +18,8 @@
 #include "base/log.h"
 #include "engine/engine.h"
 
+#define REGISTRIES_MAX 64
+
 static int wake_fd = -1; /* the signal handler's end of a pipe */
 
 static void on_signal(int sig)
@@ -134,6 +136,10 @@ static void usage(FILE *f)
 		    "      --exec-opt isolation=X   default isolation: process or hyperv\n"
 		    "      --accelerator X          auto, kvm or software\n"
 		    "      --log-level X            error, warn, info or debug\n"
+		    "      --max-layer-size BYTES   refuse larger layers, unpacked (default 64g)\n"
+		    "      --insecure-registry X    HOST[:PORT] or network: plain HTTP, any certificate (repeatable)\n"
+		    "      --registry-mirror URL    ask this before Docker Hub (repeatable)\n"
+		    "      --registry-certs DIR     HOST[:PORT]/ca.crt and such (default /etc/docker/certs.d)\n"
 		    "  -p, --pidfile PATH           write the process id there\n"
 		    "  -v, --version                print the version\n"
 		    "      --help                   this text\n",
@@ -146,13 +152,38 @@ static int fail(const char *text, const char *value)
 	return 1;
 }
 
+/* parse_bytes - "64g" as bytes; 0 when it is no size. */
+static uint64_t parse_bytes(const char *text)
+{
+	char *end;
+	unsigned long long v = strtoull(text, &end, 10);
+	unsigned shift = *end == 'k' || *end == 'K'   ? 10
+			 : *end == 'm' || *end == 'M' ? 20
+			 : *end == 'g' || *end == 'G' ? 30
+						      : 0;
+
+	if (shift)
+		end++;
+	return *text < '0' || *text > '9' || *end || v > UINT64_MAX >> 1 >> shift ? 0 : v << shift;
+}
+
 int main(int argc, char **argv)
 {
-	static const struct option options[] = { { "host", 1, NULL, 'H' },        { "data-root", 1, NULL, 'd' },
-						 { "exec-root", 1, NULL, 'e' },   { "exec-opt", 1, NULL, 'o' },
-						 { "accelerator", 1, NULL, 'a' }, { "log-level", 1, NULL, 'l' },
-						 { "pidfile", 1, NULL, 'p' },     { "version", 0, NULL, 'v' },
-						 { "help", 0, NULL, 'h' },        { 0 } };
+	static const struct option options[] = { { "host", 1, NULL, 'H' },
+						 { "data-root", 1, NULL, 'd' },
+						 { "exec-root", 1, NULL, 'e' },
+						 { "exec-opt", 1, NULL, 'o' },
+						 { "accelerator", 1, NULL, 'a' },
+						 { "log-level", 1, NULL, 'l' },
+						 { "pidfile", 1, NULL, 'p' },
+						 { "version", 0, NULL, 'v' },
+						 { "help", 0, NULL, 'h' },
+						 { "max-layer-size", 1, NULL, 'L' },
+						 { "insecure-registry", 1, NULL, 'I' },
+						 { "registry-mirror", 1, NULL, 'M' },
+						 { "registry-certs", 1, NULL, 'C' },
+						 { 0 } };
+	static const char *insecure[REGISTRIES_MAX + 1], *mirrors[REGISTRIES_MAX + 1];
 	static const char *const levels[] = { "error", "warn", "info", "debug" };
 	struct engine_config config = { .host = (char *)"unix:///run/walnut/walnut.sock",
 					.data_root = (char *)"/var/lib/walnut",
@@ -161,8 +192,10 @@ int main(int argc, char **argv)
 					.log_level = (char *)"info" };
 	const char *pidfile = NULL;
 	struct err err = ERR_INIT;
-	size_t level = 0;
+	size_t level = 0, ninsecure = 0, nmirrors = 0;
 
+	config.images.insecure = insecure;
+	config.images.mirrors = mirrors;
 	for (int o; (o = getopt_long(argc, argv, "H:p:v", options, NULL)) != -1;) {
 		switch (o) {
 		case 'H': config.host = optarg; break;
@@ -172,6 +205,21 @@ int main(int argc, char **argv)
 		case 'p': pidfile = optarg; break;
 		case 'v': (void)printf("walnutd version %s\n", WALNUT_VERSION); return 0;
 		case 'h': usage(stdout); return 0;
+		case 'C': config.images.certs = optarg; break;
+		case 'L':
+			config.images.max_layer = parse_bytes(optarg);
+			if (!config.images.max_layer)
+				return fail("--max-layer-size is a number of bytes with k, m or g, not ", optarg);
+			break;
+		case 'I':
+		case 'M':
+			if (o == 'I' ? ninsecure == REGISTRIES_MAX : nmirrors == REGISTRIES_MAX)
+				return fail("too many registries at ", optarg);
+			if (o == 'I')
+				insecure[ninsecure++] = optarg;
+			else
+				mirrors[nmirrors++] = optarg;
+			break;
 		case 'a':
 			config.accelerator = optarg;
 			if (strcmp(optarg, "auto") && strcmp(optarg, "kvm") && strcmp(optarg, "software"))

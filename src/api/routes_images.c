@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -67,38 +66,6 @@ static bool name_matches(const char *name, const char *pattern)
 	return !fnmatch(pattern, name, FNM_PATHNAME) || (bare && !fnmatch(pattern, bare, FNM_PATHNAME));
 }
 
-/* until_time - a time, or how long ago ("24h"), as Docker's filters take it. */
-static int until_time(const char *text, int64_t *sec, struct err *err)
-{
-	static const struct {
-		char unit;
-		int64_t sec;
-	} units[] = { { 'h', 3600 }, { 'm', 60 }, { 's', 1 } };
-	int64_t total = 0, ns;
-	const char *p = text;
-
-	while (*p) {
-		char *end;
-		long long n = strtoll(p, &end, 10);
-		size_t u = 0;
-
-		while (u < ARRAY_LEN(units) && units[u].unit != *end)
-			u++;
-		if (end == p || n < 0 || n > 1000000000 || u == ARRAY_LEN(units))
-			break;
-		total += n * units[u].sec;
-		p = end + 1;
-	}
-	if (*text && !*p) {
-		*sec = time(NULL) - total;
-		return 0;
-	}
-	if (engine_parse_time(text, &ns))
-		return err_set(err, EINVAL, "invalid filter 'until=%.100s'", text);
-	*sec = ns / 1000000000;
-	return 0;
-}
-
 static bool truth(const char *text, bool *ok)
 {
 	static const char *const yes[] = { "1", "t", "T", "true", "TRUE", "True" };
@@ -144,12 +111,11 @@ static int filter_init(struct image_filter *f, struct engine *e, const json_t *f
 				f->before = other->created_unix < f->before ? other->created_unix : f->before;
 		}
 	json_array_foreach(json_object_get(filters, "until"), i, v) {
-		int64_t t = 0;
-		int rc = until_time(json_string_value(v), &t, err);
+		int64_t ns = 0;
 
-		if (rc < 0)
-			return rc;
-		f->until = t < f->until ? t : f->until;
+		if (engine_parse_until(json_string_value(v), &ns))
+			return err_set(err, EINVAL, "invalid filter 'until=%.100s'", json_string_value(v));
+		f->until = ns / 1000000000 < f->until ? ns / 1000000000 : f->until;
 	}
 	return 0;
 }

@@ -257,6 +257,26 @@ static int flush(struct erofs_writer *w, struct err *err)
 	return rc < 0 ? err_sys(err, -rc, "cannot write the layer's file") : 0;
 }
 
+/* put_large - runs of zeros stay holes: a layer of nothing must not fill the disk. */
+static int put_large(int fd, const uint8_t *p, size_t n, uint64_t at)
+{
+	const size_t step = 65536;
+	size_t start = 0, end = 0;
+	int rc = 0;
+
+	while (rc == 0 && end < n) {
+		size_t len = n - end < step ? n - end : step;
+		bool zero = p[end] == 0 && !memcmp(p + end, p + end + 1, len - 1);
+
+		end += len;
+		if (zero && end - len > start)
+			rc = fd_pwrite_full(fd, p + start, end - len - start, (off_t)(at + start));
+		if (zero)
+			start = end;
+	}
+	return rc == 0 && end > start ? fd_pwrite_full(fd, p + start, end - start, (off_t)(at + start)) : rc;
+}
+
 static int put(struct erofs_writer *w, uint64_t at, const void *bytes, size_t n, struct err *err)
 {
 	uint64_t end = w->chunk_at + w->chunk_len;
@@ -274,7 +294,7 @@ static int put(struct erofs_writer *w, uint64_t at, const void *bytes, size_t n,
 	if (rc == 0 && n >= WRITE_CHUNK / 4) {
 		rc = flush(w, err);
 		if (rc == 0)
-			rc = fd_pwrite_full(w->fd, bytes, n, (off_t)at);
+			rc = put_large(w->fd, bytes, n, at);
 		w->chunk_at = at + n;
 		return rc < 0 ? err_sys(err, -rc, "cannot write the layer's file") : 0;
 	}

@@ -57,6 +57,10 @@ struct image_options {
 	const char *worker; /* path of walnut-worker; NULL: beside the running executable */
 	unsigned uid, gid;  /* of the worker; 0: 65534 */
 	uint64_t max_layer; /* bytes of one decompressed layer; 0: 64 GiB */
+	/* Registries (borrowed, NULL-ended arrays or NULL). */
+	const char *const *insecure; /* HOST[:PORT] or CIDR: plain HTTP and unknown certificates are allowed */
+	const char *const *mirrors;  /* URLs asked before Docker Hub */
+	const char *certs; /* folder of HOST[:PORT]/{ca.crt,client.cert,client.key}; NULL: /etc/docker/certs.d */
 };
 
 /* image_store_open - open or create; DATA/tmp is created, and emptied by the caller before. NULL on error. */

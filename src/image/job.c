@@ -307,10 +307,14 @@ static json_t *all_layers(const struct image_job *j)
 
 static void parsed(void *arg, const json_t *result, const struct err *failed)
 {
+	static const int bad[] = { E2BIG, EFBIG, ENAMETOOLONG, ELOOP, ENOTSUP };
 	struct image_job *j = arg;
 	struct err err = failed ? *failed : ERR_INIT;
 
 	j->proc = NULL;
+	/* Whatever rule the archive breaks, the request is a bad one. */
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		err.code = err.code == bad[i] ? EINVAL : err.code;
 	j->result = json_incref((json_t *)(uintptr_t)result);
 	if (result) {
 		CLEAN_JSON json_t *layers = all_layers(j);

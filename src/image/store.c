@@ -113,7 +113,8 @@ static int64_t parse_created(const char *text)
 {
 	struct tm tm = { 0 };
 
-	return strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) ? (int64_t)timegm(&tm) : 0;
+	/* Go's zero time, which clients show as not known. */
+	return strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) ? (int64_t)timegm(&tm) : -62135596800;
 }
 
 static int make_manifest(struct image_store *s, struct image *im, json_t *layers, struct err *err)
@@ -436,6 +437,9 @@ struct image_store *image_store_open(const struct image_options *o, struct err *
 	s->uid = o->uid ? o->uid : 65534;
 	s->gid = o->gid ? o->gid : 65534;
 	s->max_layer = o->max_layer ? o->max_layer : 64ULL << 30;
+	s->insecure = o->insecure;
+	s->mirrors = o->mirrors;
+	s->certs = o->certs ? o->certs : "/etc/docker/certs.d";
 	if (fd_mkdir_p(blobs, 0755, err) < 0 || fd_mkdir_p(tmp, 0711, err) < 0 ||
 	    fd_replace_file(AT_FDCWD, layout, version, strlen(version), 0644, err) < 0 || read_index(s, err) < 0)
 		goto fail;

@@ -9,6 +9,8 @@ struct image_store {
 	char *data, *dir, *worker, *fetcher;
 	unsigned uid, gid;
 	uint64_t max_layer;
+	const char *const *insecure, *const *mirrors;
+	const char *certs;
 	struct image **images;
 	size_t n;
 	unsigned serial;

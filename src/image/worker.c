@@ -42,6 +42,7 @@ struct item {
 	char *text; /* JSON, or a link's target */
 	size_t len;
 	char digest[DIGEST_TEXT]; /* of the blob as it is in the archive */
+	uint64_t size;
 	struct layer_info layer;
 	unsigned number; /* of the layer's files */
 };
@@ -163,6 +164,7 @@ static int read_item(struct tar_reader *t, struct err *err)
 			break;
 	}
 	source_hash_text(&hash, it->digest);
+	it->size = e->size;
 	return 0;
 }
 
@@ -278,18 +280,27 @@ static struct item *blob(const json_t *descriptor, struct err *err)
 	char name[128];
 	struct item *it;
 
-	if (strncmp(digest, "sha256:", 7) != 0 || strlen(digest) != 71) {
+	if (strncmp(digest, "sha256:", 7) != 0 || strlen(digest) != 71 || strchr(digest, '/')) {
 		(void)err_set(err, EINVAL, "the archive has a bad digest \"%.100s\"", digest);
 		return NULL;
 	}
 	(void)snprintf(name, sizeof(name), "blobs/sha256/%s", digest + 7);
 	it = lookup(name);
-	if (!it)
+	if (!it) {
 		(void)err_set(err, EINVAL, "the archive has no blob %s", digest);
-	else if (strcmp(it->digest, digest) != 0) {
+		return NULL;
+	}
+	if (strcmp(it->digest, digest) != 0) {
 		(void)err_set(err, EINVAL, "a blob does not match its digest: %s is expected, %s was found", digest,
 			      it->digest);
-		it = NULL;
+		return NULL;
+	}
+	int64_t size = json_int(descriptor, "size", -1);
+
+	if (size < 0 || (uint64_t)size != it->size) {
+		(void)err_set(err, EINVAL, "the blob %s has a size of %llu bytes, but its descriptor says %lld", digest,
+			      (unsigned long long)it->size, (long long)size);
+		return NULL;
 	}
 	return it;
 }
@@ -352,6 +363,10 @@ static int resolve(json_t *images, struct err *err)
 
 	if (!doc)
 		return -EINVAL;
+	if (docker && !json_is_array(doc))
+		return err_set(err, EINVAL, "the archive's manifest.json is no list of images");
+	if (docker && json_array_size(doc) == 0)
+		return err_set(err, EINVAL, "the archive's manifest.json names no image");
 	if (docker)
 		return from_docker(doc, images, err);
 	json_array_foreach(json_object_get(doc, "manifests"), i, d) {

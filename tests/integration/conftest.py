@@ -38,7 +38,7 @@ HYPERV_CORE = {
     "test_writable", "test_default_capabilities", "test_privileged", "test_seccomp_is_on", "test_isolation_is_resolved",
     "test_kernel", "test_logs", "test_wait_gives_the_exit_code", "test_inspect_state", "test_exec",
     "test_files_stay_over_restart", "test_engine_killed_containers_go_on", "test_two_layers_and_whiteouts",
-    "test_os_release", "test_tty", "test_tty_size_is_there_before_the_first_instruction",
+    "test_os_release", "test_tty", "test_layer_features", "test_tty_size_is_there_before_the_first_instruction",
 }
 # "file.py::test_name" or "file.py::test_name[parameters]": reason.
 SKIPPED = {}
