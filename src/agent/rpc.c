@@ -429,6 +429,7 @@ void rpc_reap(struct agent *a)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		struct agent_process *p = a->processes;
 
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what process_ended() freed is off the list */
 		while (p && p->pid != pid)
 			p = p->next;
 		if (p)

@@ -120,7 +120,7 @@ static void exec_resize(struct http_conn *c, const struct http_request *r, void 
 
 	if (x && (!x->running || !x->container->shim))
 		(void)err_set(&err, EBUSY, "exec %s is not running", x->id);
-	if (err.code)
+	if (!x || err.code)
 		http_reply_error(c, &err);
 	else
 		shim_client_call(x->container->shim, "resize",

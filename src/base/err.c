@@ -6,6 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* the analyser's own (err.h) */
+#undef err_set
+#undef err_sys
+#undef err_wrap
+
 int err_set(struct err *err, int code, const char *fmt, ...)
 {
 	va_list ap;

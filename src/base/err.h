@@ -46,4 +46,11 @@ int err_wrap(struct err *err, const char *fmt, ...) __attribute__((format(printf
 
 _Noreturn void err_bug(const char *file, int line, const char *what);
 
+#ifdef __clang_analyzer__
+/* The analyser does not look into err.c: tell it that these never give 0. */
+#define err_set(...)  ((void)err_set(__VA_ARGS__), -1)
+#define err_sys(...)  ((void)err_sys(__VA_ARGS__), -1)
+#define err_wrap(...) ((void)err_wrap(__VA_ARGS__), -1)
+#endif
+
 #endif

@@ -80,7 +80,7 @@ void loop_free(struct loop *l)
 	while (l->sources)
 		loop_remove(l->sources);
 	while (l->timers)
-		loop_cancel(l->timers);
+		loop_cancel(l->timers); /* NOLINT(clang-analyzer-unix.Malloc): it takes itself off the list */
 	bury_dead(l);
 	(void)close(l->epoll);
 	free(l);

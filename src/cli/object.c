@@ -28,7 +28,7 @@ static const char *option(int argc, char **argv, int *at, const char *name, cons
 
 	if (!strncmp(argv[*at], name, n) && argv[*at][n] == '=')
 		return argv[*at] + n + 1;
-	if ((strcmp(argv[*at], name) && (!letter || strcmp(argv[*at], letter))) || *at + 1 >= argc)
+	if ((strcmp(argv[*at], name) && (!letter || strcmp(argv[*at], letter))) || *at + 1 >= argc || !argv[*at + 1])
 		return NULL;
 	return argv[++*at];
 }

@@ -174,7 +174,7 @@ static int set_restart(json_t *into, const char *member, const char *value)
 
 static int set_number(json_t *into, const struct flag *f, const char *value)
 {
-	char *end;
+	char none[] = "", *end = none;
 	int64_t n;
 
 	if (f->kind == FLAG_BYTES)
@@ -183,7 +183,7 @@ static int set_number(json_t *into, const struct flag *f, const char *value)
 		n = (int64_t)llround(strtod(value, &end) * 1e9);
 	else
 		n = strtoll(value, &end, 10);
-	if (n == INT64_MIN || !*value || (f->kind != FLAG_BYTES && *end))
+	if (n == INT64_MIN || !*value || *end)
 		return -EINVAL;
 	return json_object_set_new(into, f->member, json_integer(n));
 }

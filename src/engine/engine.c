@@ -264,7 +264,8 @@ char *engine_find_program(const struct engine *e, const char *name)
 		if (!access(path, X_OK))
 			return strdup(path);
 	}
-	CLEAN_FREE char *dirs = strdup(getenv("PATH") ? getenv("PATH") : "/usr/local/bin:/usr/bin:/bin");
+	const char *search = getenv("PATH");
+	CLEAN_FREE char *dirs = strdup(search ? search : "/usr/local/bin:/usr/bin:/bin");
 	char *save = NULL;
 
 	for (char *d = dirs ? strtok_r(dirs, ":", &save) : NULL; d; d = strtok_r(NULL, ":", &save)) {

@@ -213,8 +213,9 @@ static int finish_load(struct image_job *j, const json_t *result, const json_t *
 		size_t k;
 		int rc = job_adopt(j, layers, files, err);
 
-		if (rc == 0)
-			rc = store_add(j->s, config, strlen(config), layers, json_object_get(im, "tags"), &made, err);
+		if (rc < 0)
+			return rc;
+		rc = store_add(j->s, config, strlen(config), layers, json_object_get(im, "tags"), &made, err);
 		if (rc < 0)
 			return rc;
 		json_array_foreach(json_object_get(im, "tags"), k, t) {

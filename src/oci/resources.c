@@ -131,12 +131,11 @@ static int parse_device_number(const json_t *v, const char *what, unsigned int *
 			       struct err *err)
 {
 	int64_t ma = -1, mi = -1;
-	int r;
 
 	if (!json_is_object(v))
 		return oci_bad_type(err, what, "an array of objects");
-	if ((r = oci_get_integer(v, "major", 0, DEV_MAX, &ma, err)) < 0 ||
-	    (r = oci_get_integer(v, "minor", 0, DEV_MAX, &mi, err)) < 0)
+	if (oci_get_integer(v, "major", 0, DEV_MAX, &ma, err) < 0 ||
+	    oci_get_integer(v, "minor", 0, DEV_MAX, &mi, err) < 0)
 		return err_wrap(err, "%s", what);
 	if (ma < 0 || mi < 0)
 		return err_set(err, EINVAL, "OCI spec: each of %s needs a major and a minor number", what);
