@@ -385,7 +385,6 @@ const struct http_route routes_system[] = {
 	{ "POST", "/build", route_not_built, false },
 	{ "POST", "/build/prune", route_not_built, false },
 	{ "POST", "/session", route_not_built, false },
-	{ "GET", "/system/df", route_not_built, false },
 	{ "GET", "/distribution/{name:*}/json", route_not_built, false },
 	{ "GET", "/swarm", sys_swarm, false },
 	{ "POST", "/swarm/{verb}", sys_swarm, false },

@@ -150,6 +150,8 @@ int shim_client_connect(struct engine_container *c, struct shim_client **out, st
 /* @params stolen; @fds borrowed. @fn may be NULL. */
 void shim_client_call(struct shim_client *s, const char *method, json_t *params, const int *fds, size_t nfds,
 		      shim_answer_fn fn, void *arg);
+/* shim_client_put_early - add what a client sent before its answer to the params of attach or exec. */
+void shim_client_put_early(json_t *params, const struct buf *early);
 /* shim_client_free - let go; the shim goes on (unless it was told to shut down). */
 void shim_client_free(struct shim_client *s);
 /* Implemented by container.c: */
@@ -163,10 +165,12 @@ struct logs_options {
 	long tail; /* -1: all */
 };
 struct logs_reader;
-/* logs_open - a reader over the json-file log (absent: empty). */
+/* logs_open - a reader over the json-file log and its rotated files (absent: empty). */
 struct logs_reader *logs_open(const char *path, const struct logs_options *o, struct err *err) MUST_CHECK;
 /* logs_next - append what is there now to @out, at most about 256 KiB. Return: bytes appended, 0 at the end, -errno. */
 ssize_t logs_next(struct logs_reader *r, struct buf *out, bool *past_until) MUST_CHECK;
+/* logs_position - where the next line begins: the file's inode (0: there is none yet) and the offset. */
+void logs_position(const struct logs_reader *r, uint64_t *inode, int64_t *offset);
 void logs_close(struct logs_reader *r);
 
 #endif

@@ -1,31 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading a json-file log: one object a line {"log","stream","time"}, as Docker writes it. */
+/*
+ * Reading a json-file log: one object a line {"log","stream","time"}, as Docker writes it. The log is a sequence of files,
+ * ID-json.log.N (oldest) ... ID-json.log.1, ID-json.log, which the shim rotates while they are read.
+ */
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "engine/container.h"
 
+#define LOGS_FILES_MAX 1000
+#define LOGS_PIECE     262144
+
 struct logs_reader {
-	int fd;
+	int fds[LOGS_FILES_MAX]; /* oldest first: rotated files, then the current one; owned */
+	size_t n, at;
 	char *path;
 	struct logs_options options;
 	struct buf in;
+	off_t offset; /* in fds[at], of the first byte not yet given out */
 	bool past;
 };
 
-/* Position of the first of the last @tail lines. */
-static int logs_seek_tail(int fd, long tail)
+/* Lines in the file from its end; if it has more than @tail of them, *start is where the last @tail begin. */
+static long logs_count(int fd, long tail, off_t *start)
 {
 	off_t at = lseek(fd, 0, SEEK_END), size = at;
-	char block[8192];
+	char block[65536];
 	long seen = 0;
 
-	if (tail == 0)
-		return at < 0 ? -errno : 0;
+	*start = 0;
 	while (at > 0) {
 		size_t n = at < (off_t)sizeof(block) ? (size_t)at : sizeof(block);
 
@@ -33,10 +42,63 @@ static int logs_seek_tail(int fd, long tail)
 		if (pread(fd, block, n, at) != (ssize_t)n)
 			return -EIO;
 		for (size_t i = n; i-- > 0;)
-			if (block[i] == '\n' && at + (off_t)i != size - 1 && ++seen == tail)
-				return lseek(fd, at + (off_t)i + 1, SEEK_SET) < 0 ? -errno : 0;
+			if (block[i] == '\n' && at + (off_t)i != size - 1 && ++seen == tail) {
+				*start = at + (off_t)i + 1;
+				return seen;
+			}
 	}
-	return lseek(fd, 0, SEEK_SET) < 0 ? -errno : 0;
+	return size > 0 ? seen + 1 : 0;
+}
+
+/* Stand where the last @tail lines of all files begin. */
+static int logs_seek_tail(struct logs_reader *r, long tail)
+{
+	r->at = r->n ? r->n - 1 : 0;
+	if (!r->n)
+		return 0;
+	if (tail == 0)
+		return lseek(r->fds[r->at], 0, SEEK_END) < 0 ? -errno : 0;
+	for (;; r->at--) {
+		off_t start;
+		long lines = logs_count(r->fds[r->at], tail, &start);
+
+		if (lines < 0 || lseek(r->fds[r->at], start, SEEK_SET) < 0)
+			return -EIO;
+		tail -= lines;
+		if (tail <= 0 || start > 0 || !r->at)
+			return 0;
+	}
+}
+
+static int logs_push(struct logs_reader *r, const char *path)
+{
+	int fd = r->n < LOGS_FILES_MAX ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+
+	if (fd < 0)
+		return r->n < LOGS_FILES_MAX ? -errno : -EMFILE;
+	r->fds[r->n++] = fd;
+	return 0;
+}
+
+/* Opens path.N ... path.1, path. They stay readable when they are renamed or removed meanwhile. */
+static int logs_open_all(struct logs_reader *r)
+{
+	char name[PATH_MAX];
+	int last = 0;
+
+	while (last < LOGS_FILES_MAX - 1) {
+		(void)snprintf(name, sizeof(name), "%s.%d", r->path, last + 1);
+		if (access(name, F_OK))
+			break;
+		last++;
+	}
+	for (int i = last; i > 0; i--) {
+		(void)snprintf(name, sizeof(name), "%s.%d", r->path, i);
+		(void)logs_push(r, name); /* rotated away just now: its lines are gone, as with Docker */
+	}
+	int rc = logs_push(r, r->path);
+
+	return rc == -ENOENT ? 0 : rc;
 }
 
 struct logs_reader *logs_open(const char *path, const struct logs_options *o, struct err *err)
@@ -49,17 +111,17 @@ struct logs_reader *logs_open(const char *path, const struct logs_options *o, st
 		return NULL;
 	}
 	r->options = *o;
-	r->fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (r->fd < 0 && errno != ENOENT) {
-		(void)err_sys(err, errno, "open %s", path);
+	int rc = logs_open_all(r);
+
+	if (!rc && o->tail >= 0)
+		rc = logs_seek_tail(r, o->tail);
+	if (rc < 0) {
+		(void)err_sys(err, -rc, "read the log %s", path);
 		logs_close(r);
 		return NULL;
 	}
-	if (r->fd >= 0 && o->tail >= 0 && logs_seek_tail(r->fd, o->tail) < 0) {
-		(void)err_set(err, EIO, "cannot read %s", path);
-		logs_close(r);
-		return NULL;
-	}
+	if (r->n)
+		r->offset = lseek(r->fds[r->at], 0, SEEK_CUR);
 	return r;
 }
 
@@ -67,10 +129,49 @@ void logs_close(struct logs_reader *r)
 {
 	if (!r)
 		return;
-	cleanup_fd(&r->fd);
+	for (size_t i = 0; i < r->n; i++)
+		cleanup_fd(&r->fds[i]);
 	free(r->path);
 	buf_free(&r->in);
 	free(r);
+}
+
+/* At the end of the last file that is open: is there a newer one? Return: true when there is more to read. */
+static bool logs_follow_rotation(struct logs_reader *r)
+{
+	char name[PATH_MAX];
+	struct stat ours, st;
+	int newer = -1;
+
+	if (!r->n)
+		return !logs_push(r, r->path);
+	if (fstat(r->fds[r->at], &ours) || stat(r->path, &st) || (st.st_ino == ours.st_ino && st.st_dev == ours.st_dev))
+		return false;
+	/* rotated: ours may be path.N now, and the files after it are path.N-1 ... path */
+	for (int i = 1; i < LOGS_FILES_MAX && newer < 0; i++) {
+		(void)snprintf(name, sizeof(name), "%s.%d", r->path, i);
+		if (stat(name, &st))
+			break;
+		if (st.st_ino == ours.st_ino && st.st_dev == ours.st_dev)
+			newer = i - 1;
+	}
+	for (size_t i = 0; i < r->n; i++)
+		cleanup_fd(&r->fds[i]);
+	r->n = r->at = 0;
+	r->offset = 0;
+	for (int i = newer < 0 ? 0 : newer; i >= 0; i--) {
+		(void)snprintf(name, sizeof(name), i ? "%s.%d" : "%s", r->path, i);
+		(void)logs_push(r, name);
+	}
+	return r->n;
+}
+
+void logs_position(const struct logs_reader *r, uint64_t *inode, int64_t *offset)
+{
+	struct stat st;
+
+	*inode = r->n && !fstat(r->fds[r->at], &st) ? st.st_ino : 0;
+	*offset = r->offset;
 }
 
 static int logs_line(struct logs_reader *r, const char *line, size_t n, struct buf *out)
@@ -107,13 +208,8 @@ ssize_t logs_next(struct logs_reader *r, struct buf *out, bool *past_until)
 {
 	size_t before = out->len;
 
-	if (r->fd < 0) {
-		r->fd = open(r->path, O_RDONLY | O_CLOEXEC);
-		if (r->fd < 0)
-			return errno == ENOENT ? 0 : -errno;
-	}
-	while (out->len - before < 262144 && !r->past) {
-		ssize_t n = buf_read(&r->in, r->fd, 65536);
+	while (out->len - before < LOGS_PIECE && !r->past) {
+		ssize_t n = r->n ? buf_read(&r->in, r->fds[r->at], 65536) : 0;
 		char *end;
 
 		if (n < 0)
@@ -124,8 +220,16 @@ ssize_t logs_next(struct logs_reader *r, struct buf *out, bool *past_until)
 			if (logs_line(r, buf_bytes(&r->in), len, out))
 				return -ENOMEM;
 			buf_consume(&r->in, len + 1);
+			r->offset += (off_t)len + 1;
 		}
-		if (!n)
+		if (n)
+			continue;
+		if (r->n && r->at + 1 < r->n) {
+			close_fd(&r->fds[r->at++]);
+			r->offset = 0;
+			continue;
+		}
+		if (!logs_follow_rotation(r))
 			break;
 	}
 	*past_until = r->past;

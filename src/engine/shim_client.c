@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/msg.h"
 #include "engine/container.h"
+#include "link/link.h"
 
 struct shim_call {
 	struct shim_call *next;
@@ -252,6 +253,14 @@ void shim_client_call(struct shim_client *s, const char *method, json_t *params,
 	}
 	if (fn)
 		fn(NULL, &err, arg);
+}
+
+void shim_client_put_early(json_t *params, const struct buf *early)
+{
+	CLEAN_FREE char *text = early->len ? link_base64_encode(buf_bytes(early), early->len) : NULL;
+
+	if (text)
+		(void)json_object_set_new(params, "early", json_string(text));
 }
 
 void shim_client_free(struct shim_client *s)
