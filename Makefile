@@ -54,4 +54,4 @@ install: all
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 
 clean:
-	rm -rf build build-asan
+	rm -rf build build-asan build-fuzz build-clang

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of containers: logs, ps, inspect, wait, restart, rename, exec, events, re-adoption."""
 import json
-import os
 import subprocess
 import time
-
-import pytest
 
 from conftest import BUILD, IMAGE
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """load, import, images, inspect, history, tag, rmi, save."""
-import gzip
 import hashlib
 import json
 import os

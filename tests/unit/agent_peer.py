@@ -5,7 +5,6 @@
 usage: tests/unit/agent_peer.py WALNUT_AGENT ROOTFS SPEC.json [INPUT]
 """
 import json
-import os
 import socket
 import struct
 import subprocess
