@@ -84,7 +84,7 @@ static void exec_start(struct http_conn *c, const struct http_request *r, void *
 				    json_integer_value(json_array_get(size, 1)));
 
 	if (json_bool(body, "Detach", false)) {
-		engine_exec_start(x, -1, tty, console, exec_detached, c);
+		engine_exec_start(x, -1, NULL, console, exec_detached, c);
 		return;
 	}
 	struct buf early = BUF_INIT;
@@ -94,15 +94,14 @@ static void exec_start(struct http_conn *c, const struct http_request *r, void *
 	a->mux = !tty;
 	a->sock = http_hijack(
 		c, tty ? "application/vnd.docker.raw-stream" : "application/vnd.docker.multiplexed-stream", &early);
-	if (early.len)
-		log_warn("exec %.12s: %zu bytes sent before the answer are lost", x->id, early.len);
-	buf_free(&early);
 	if (a->sock < 0) {
+		buf_free(&early);
 		free(a);
 		json_decref(console);
 		return;
 	}
-	engine_exec_start(x, a->sock, tty, console, exec_attached, a);
+	engine_exec_start(x, a->sock, &early, console, exec_attached, a);
+	buf_free(&early);
 }
 
 static void exec_resized(json_t *result, const struct err *err, void *arg)

@@ -124,6 +124,7 @@ struct engine_exec {
 	char id[65];
 	json_t *config; /* ExecConfig of the create request */
 	bool started, running;
+	bool raw; /* both outputs as one stream of bytes, without a terminal */
 	int exit_code;
 	pid_t pid;
 	struct loop_timer *expiry;
@@ -135,8 +136,14 @@ int engine_exec_create(struct engine_container *c, const json_t *body, struct en
 		       struct err *err) MUST_CHECK;
 struct engine_exec *engine_exec_find(struct engine *e, const char *id, struct err *err) MUST_CHECK;
 typedef void (*engine_exec_fn)(struct engine_exec *x, const struct err *err, void *arg);
-/* engine_exec_start - @sock: the client's socket (borrowed, sent to the shim) or -1 when detached. */
-void engine_exec_start(struct engine_exec *x, int sock, bool tty, json_t *console, engine_exec_fn done, void *arg);
+/**
+ * engine_exec_start
+ * @sock: the client's socket (borrowed, sent to the shim) or -1 when detached
+ * @early: what the client sent before its answer; may be NULL
+ * @console: {"height", "width"}; stolen, may be NULL
+ */
+void engine_exec_start(struct engine_exec *x, int sock, const struct buf *early, json_t *console, engine_exec_fn done,
+		       void *arg);
 json_t *engine_exec_inspect(const struct engine_exec *x);
 void engine_exec_ended(struct engine *e, const char *exec_id, int exit_code);
 /* engine_exec_forget - free one that has ended. */

@@ -85,7 +85,8 @@ static void exec_started(json_t *result, const struct err *err, void *arg)
 	free(call);
 }
 
-void engine_exec_start(struct engine_exec *x, int sock, bool tty, json_t *console, engine_exec_fn done, void *arg)
+void engine_exec_start(struct engine_exec *x, int sock, const struct buf *early, json_t *console, engine_exec_fn done,
+		       void *arg)
 {
 	struct err err = ERR_INIT;
 	struct exec_call *call = NULL;
@@ -111,11 +112,14 @@ void engine_exec_start(struct engine_exec *x, int sock, bool tty, json_t *consol
 	json_t *params = json_pack("{s:s, s:o, s:b, s:b, s:b, s:b, s:s, s:o}", "exec_id", x->id, "process", process,
 				   "stdin", attached && json_bool(x->config, "AttachStdin", false), "stdout",
 				   attached && json_bool(x->config, "AttachStdout", false), "stderr",
-				   attached && json_bool(x->config, "AttachStderr", false), "mux", !tty, "detach_keys",
+				   attached && json_bool(x->config, "AttachStderr", false), "mux",
+				   !x->raw && !json_bool(x->config, "Tty", false), "detach_keys",
 				   json_str(x->config, "DetachKeys", ""), "console",
 				   console ? console : json_pack("{s:i,s:i}", "height", 0, "width", 0));
 	CLEAN_BUF struct buf action = BUF_INIT;
 
+	if (early)
+		shim_client_put_early(params, early);
 	exec_action(x, "exec_start: ", &action);
 	engine_container_event(x->container, buf_bytes(&action), json_pack("{s:s}", "execID", x->id));
 	shim_client_call(x->container->shim, "exec", params, &sock, attached ? 1 : 0, exec_started, call);

@@ -239,10 +239,11 @@ static void health_probe(struct loop *l, void *arg)
 		return;
 	}
 	h->exec = x;
+	x->raw = true;
 	x->on_end = probe_ended;
 	x->on_end_arg = h;
 	h->timer = loop_add_timer(l, (uint64_t)(health_time(h, "Timeout", 30 * SECOND) / 1000000), probe_timeout, h);
-	engine_exec_start(x, theirs, true, NULL, probe_started, c->engine); /* "tty": one raw stream for both outputs */
+	engine_exec_start(x, theirs, NULL, NULL, probe_started, c->engine);
 }
 
 void health_start(struct engine_container *c)

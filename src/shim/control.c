@@ -16,9 +16,12 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/msg.h"
+#include "link/link.h"
 #include "shim/backend.h"
 #include "shim/logfile.h"
 #include "shim/stdio.h"
+
+#define EARLY_MAX (4U << 20)
 
 struct conn {
 	struct shim *shim;
@@ -195,19 +198,34 @@ static struct client_options client_options(const json_t *params)
 		.err = json_bool(params, "stderr", false),
 		.mux = json_bool(params, "mux", false),
 		.detach_keys = json_str(params, "detach_keys", NULL),
+		.replay = json_object_get(params, "log_offset") != NULL,
+		.log_inode = (uint64_t)json_int(params, "log_inode", 0),
+		.log_offset = json_int(params, "log_offset", 0),
 	};
+}
+
+/* Bytes that the client sent before it was attached: base64 in "early". */
+static int early_input(const json_t *params, unsigned char **bytes, struct client_options *o, struct err *err)
+{
+	const char *text = json_str(params, "early", NULL);
+	int rc = text ? link_base64_decode(text, EARLY_MAX, bytes, &o->early_len) : 0;
+
+	o->early = *bytes;
+	return rc < 0 ? err_set(err, EINVAL, "attach: the early input is not valid") : 0;
 }
 
 static void on_attach(struct call *k)
 {
 	struct client_options o = client_options(k->params);
+	CLEAN_FREE unsigned char *early = NULL;
 	struct err err = ERR_INIT;
 
 	if (k->nfds != 1) {
 		fail(k, EINVAL, "attach: the client's socket is missing");
 		return;
 	}
-	if (session_attach(k->shim->main, take_fd(&k->fds[0]), &o, &err) < 0)
+	if (early_input(k->params, &early, &o, &err) < 0 ||
+	    session_attach(k->shim->main, take_fd(&k->fds[0]), &o, &err) < 0)
 		control_fail(k->reply, &err);
 	else
 		control_reply(k->reply, NULL);
@@ -240,6 +258,7 @@ static void on_exec(struct call *k)
 	struct shim *sh = k->shim;
 	struct client_options o = client_options(k->params);
 	const char *exec_id = json_str(k->params, "exec_id", NULL);
+	CLEAN_FREE unsigned char *early = NULL;
 	struct err err = ERR_INIT;
 	struct session *s;
 
@@ -253,7 +272,8 @@ static void on_exec(struct call *k)
 		return;
 	}
 	s->close_stdin = true;
-	if (k->nfds && session_attach(s, take_fd(&k->fds[0]), &o, &err) < 0) {
+	if (early_input(k->params, &early, &o, &err) < 0 ||
+	    (k->nfds && session_attach(s, take_fd(&k->fds[0]), &o, &err) < 0)) {
 		session_free(s);
 		control_fail(k->reply, &err);
 		return;

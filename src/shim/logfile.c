@@ -22,6 +22,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/json.h"
 #include "base/log.h"
 
 struct line {
@@ -289,6 +290,38 @@ void logfile_write(struct logfile *log, int stream, const char *bytes, size_t n)
 		}
 	}
 	flush_out(log);
+}
+
+static void put_line(const char *line, size_t n, void (*put)(void *arg, int stream, const char *bytes, size_t n),
+		     void *arg)
+{
+	CLEAN_JSON json_t *record = json_loadb(line, n, JSON_ALLOW_NUL, NULL);
+	const json_t *text = json_object_get(record, "log");
+
+	if (json_is_string(text))
+		put(arg, strcmp(json_str(record, "stream", ""), "stderr") ? 1 : 2, json_string_value(text),
+		    json_string_length(text));
+}
+
+void logfile_rest(struct logfile *log, uint64_t inode, int64_t offset,
+		  void (*put)(void *arg, int stream, const char *bytes, size_t n), void *arg)
+{
+	CLEAN_FD int fd = open(log->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	CLEAN_BUF struct buf in = BUF_INIT;
+	struct stat st;
+	char *end;
+
+	if (fd >= 0 && !fstat(fd, &st) && lseek(fd, st.st_ino == inode ? offset : 0, SEEK_SET) >= 0) {
+		while (buf_read(&in, fd, 65536) > 0) {
+			while ((end = memchr(buf_bytes(&in), '\n', in.len))) {
+				put_line(buf_bytes(&in), (size_t)(end - buf_bytes(&in)), put, arg);
+				buf_consume(&in, (size_t)(end - buf_bytes(&in)) + 1);
+			}
+		}
+	}
+	for (int i = 0; i < 2; i++)
+		if (log->lines[i].text.len)
+			put(arg, i + 1, buf_bytes(&log->lines[i].text), log->lines[i].text.len);
 }
 
 void logfile_finish(struct logfile *log)

@@ -23,6 +23,14 @@ struct logfile *logfile_open(const char *path, int64_t max_size, int max_files, 
 /* logfile_write - bytes as they came from @stream (1 stdout, 2 stderr); whole lines are written at once.
  * A failure to write (a full disk) is logged to stderr once and the output is lost to the log. */
 void logfile_write(struct logfile *log, int stream, const char *bytes, size_t n);
+/**
+ * logfile_rest - what a reader of the log that stands at @offset of the file @inode has not seen yet
+ * @put: called with the bytes of one stream (1, 2), in order; ends with those of lines that are not written yet
+ *
+ * A reader whose file was rotated away meanwhile gets the current file from its beginning.
+ */
+void logfile_rest(struct logfile *log, uint64_t inode, int64_t offset,
+		  void (*put)(void *arg, int stream, const char *bytes, size_t n), void *arg);
 /* logfile_finish - write what remains of unfinished lines. */
 void logfile_finish(struct logfile *log);
 void logfile_close(struct logfile *log); /* NULL is allowed; finishes first */

@@ -445,6 +445,14 @@ static int filter_keys(struct client *c, const char *bytes, size_t n)
 	return rc;
 }
 
+/* Input of a client, for the process. Return: 1 when the detach keys came. */
+static int client_input(struct client *c, const char *bytes, size_t n)
+{
+	struct session *s = c->session;
+
+	return s->tty && c->nkeys ? filter_keys(c, bytes, n) : buf_append(&s->in, bytes, n);
+}
+
 static void client_read(struct client *c)
 {
 	struct session *s = c->session;
@@ -468,10 +476,7 @@ static void client_read(struct client *c)
 		}
 		if (!c->want.in || s->in_fd < 0 || s->in_ended)
 			continue;
-		if (s->tty && c->nkeys)
-			rc = filter_keys(c, chunk, (size_t)got);
-		else
-			rc = buf_append(&s->in, chunk, (size_t)got);
+		rc = client_input(c, chunk, (size_t)got);
 		if (rc > 0)
 			client_detach(c);
 		write_in(s);
@@ -654,6 +659,14 @@ void session_exited(struct session *s, int exit_code)
 	update(s);
 }
 
+static void client_replay(void *arg, int stream, const char *bytes, size_t n)
+{
+	struct client *c = arg;
+
+	if (stream == 1 ? c->want.out : c->want.err)
+		client_put(c, stream, bytes, n);
+}
+
 int session_attach(struct session *s, int fd, const struct client_options *o, struct err *err)
 {
 	CLEAN_FD int sock = fd;
@@ -681,6 +694,10 @@ int session_attach(struct session *s, int fd, const struct client_options *o, st
 	c->closing = s->finished;
 	c->next = s->clients;
 	s->clients = c;
+	if (o->replay && s->log)
+		logfile_rest(s->log, o->log_inode, o->log_offset, client_replay, c);
+	if (o->early_len && o->in && client_input(c, o->early, o->early_len) > 0)
+		client_detach(c);
 	update(s);
 	return 0;
 }

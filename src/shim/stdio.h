@@ -43,6 +43,11 @@ struct session {
 struct client_options {
 	bool in, out, err, mux;
 	const char *detach_keys; /* NULL: ctrl-p,ctrl-q */
+	const void *early;       /* input that came before the client was attached; borrowed */
+	size_t early_len;
+	bool replay; /* first what the log has from log_offset of the file log_inode on */
+	uint64_t log_inode;
+	int64_t log_offset;
 };
 
 struct session *session_new(struct shim *sh, const char *exec_id, struct err *err) MUST_CHECK;
