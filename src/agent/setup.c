@@ -120,18 +120,22 @@ static int mount_scratch(bool disk, struct err *err)
 	return 0;
 }
 
-static int mount_overlay(size_t layers, bool scratch, struct err *err)
+static int mount_overlay(size_t layers, bool lasting, struct err *err)
 {
 	CLEAN_BUF struct buf options = BUF_INIT;
 	int rc;
 
+	/* The mark of a volatile overlay keeps its disk from being used after a crash; a disk that comes here again ended well. */
+	rc = fd_remove_tree(AT_FDCWD, SCRATCH_DIR "/work/work/incompat", err);
+	if (rc < 0)
+		return rc;
 	/* Short relative names: mount options end at 4095 bytes. The first name is the top layer. */
 	rc = buf_puts(&options, "lowerdir=");
 	for (size_t i = layers; i > 0 && !rc; i--)
 		rc = buf_printf(&options, "%zu%s", i - 1, i > 1 ? ":" : "");
 	if (!rc)
 		rc = buf_printf(&options, ",upperdir=" SCRATCH_DIR "/upper,workdir=" SCRATCH_DIR "/work,index=off%s",
-				scratch ? ",xino=auto" : ",xino=auto,volatile");
+				lasting ? ",xino=auto" : ",xino=auto,volatile");
 	if (rc < 0)
 		return err_sys(err, -rc, "mount the root filesystem");
 	if (mkdir(LINK_GUEST_ROOTFS, 0755) < 0)
@@ -183,7 +187,7 @@ static int setup_disks(const json_t *params, struct err *err)
 	if (!rc)
 		rc = mount_scratch(scratch, err);
 	if (!rc)
-		rc = mount_overlay(json_array_size(layers), scratch, err);
+		rc = mount_overlay(json_array_size(layers), scratch && !json_bool(params, "throwaway", false), err);
 	return rc;
 }
 

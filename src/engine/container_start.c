@@ -204,9 +204,8 @@ static json_t *container_start_params(struct engine_container *c, json_t *spec, 
 		(void)json_object_set_new(rootfs, "upper", json_string(path));
 		(void)snprintf(path, sizeof(path), "%s/work", c->data_dir);
 		(void)json_object_set_new(rootfs, "work", json_string(path));
-		(void)json_object_set_new(rootfs, "throwaway",
-					  json_boolean(json_bool(c->host_config, "AutoRemove", false)));
 	}
+	(void)json_object_set_new(rootfs, "throwaway", json_boolean(json_bool(c->host_config, "AutoRemove", false)));
 	if (init)
 		(void)json_object_set_new(p, "init_path", json_string(init));
 	if (json_bool(c->host_config, "Privileged", false))

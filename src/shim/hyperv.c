@@ -72,6 +72,7 @@ static void hyperv_destroy(struct shim *sh)
 		free(port);
 	}
 	vm_free(h->vm);
+	hyperv_scratch_abandon(h);
 	cgroup_free(h->cgroup);
 	hyperv_note(h, "the machine is gone");
 	json_decref(h->params);
@@ -220,9 +221,10 @@ static json_t *setup_params(struct shim *sh, struct err *err)
 	explicit_bzero(seed, sizeof(seed));
 	if (collect_files(sh, spec, files, err) < 0)
 		return NULL;
-	return json_pack("{s:I, s:s, s:s, s:O, s:b, s:O}", "time_ns", (json_int_t)shim_now_ns(), "entropy",
+	return json_pack("{s:I, s:s, s:s, s:O, s:b, s:b, s:O}", "time_ns", (json_int_t)shim_now_ns(), "entropy",
 			 entropy ? entropy : "", "hostname", json_str(spec, "hostname", "walnut"), "layers", layers,
-			 "scratch", json_str(rootfs, "scratch", NULL) != NULL, "files", files);
+			 "scratch", json_str(rootfs, "scratch", NULL) != NULL, "throwaway",
+			 json_bool(rootfs, "throwaway", false), "files", files);
 }
 
 static json_t *create_params(struct shim *sh, struct err *err)
@@ -261,7 +263,7 @@ void hyperv_booted(struct shim *sh)
 	loop_cancel(h->boot);
 	h->boot = NULL;
 	hyperv_note(h, "hello");
-	setup = setup_params(sh, &err);
+	setup = hyperv_scratch_ready(h, &err) < 0 ? NULL : setup_params(sh, &err);
 	create = setup ? create_params(sh, &err) : NULL;
 	if (!create) {
 		json_decref(setup);

@@ -45,7 +45,8 @@ struct hyperv {
 	struct cgroup *cgroup; /* of the machine's processes on the host; NULL: none was asked for */
 	struct loop_source *control, *console, *qemu, *device, *agent_source;
 	struct loop_timer *boot, *kill, *end;
-	int agent; /* -1: not connected */
+	pid_t format; /* the process that formats the scratch disk; 0: none */
+	int agent;    /* -1: not connected */
 	struct msg_stream in;
 	int64_t next_id;
 	uint32_t next_port;
@@ -81,6 +82,9 @@ void hyperv_note(const struct hyperv *h, const char *what);
 
 /* hyperv_machine.c */
 int hyperv_boot(struct shim *sh, struct hyperv *h, const json_t *params, int seccomp, struct err *err) MUST_CHECK;
+/* hyperv_scratch_ready - wait until the disk is formatted; hyperv_scratch_abandon - or do not. */
+int hyperv_scratch_ready(struct hyperv *h, struct err *err) MUST_CHECK;
+void hyperv_scratch_abandon(struct hyperv *h);
 void hyperv_read_console(struct hyperv *h);
 /* hyperv_name_panic - if the guest's kernel panicked, that is the cause of whatever was seen of the machine. */
 void hyperv_name_panic(struct hyperv *h, struct err *why);

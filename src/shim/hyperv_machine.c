@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,7 +89,12 @@ static void machine_ended(struct loop *l, int fd, uint32_t events, void *arg)
 
 /* ---- disks */
 
-static int make_scratch(const char *path, int64_t size, struct err *err)
+/*
+ * A new disk is formatted while the guest boots, under another name: a file with the disk's name is always whole. Its
+ * inode tables and journal stay holes. A container that is removed at its end needs no journal: after a failure there is
+ * nobody to read the disk.
+ */
+static int format_scratch(struct hyperv *h, const char *path, bool throwaway, struct err *err)
 {
 	char *argv[] = { (char *)"mke2fs",
 			 (char *)"-q",
@@ -99,23 +105,66 @@ static int make_scratch(const char *path, int64_t size, struct err *err)
 			 (char *)"0",
 			 (char *)"-E",
 			 (char *)"lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+			 (char *)"-O",
+			 (char *)(throwaway ? "^resize_inode,^has_journal" : "^resize_inode"),
 			 (char *)(uintptr_t)path,
 			 NULL };
 	char *envp[] = { (char *)"PATH=/sbin:/usr/sbin:/bin:/usr/bin", NULL };
-	CLEAN_FD int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	pid_t pid;
-	int rc, status;
+	int rc = posix_spawn(&h->format, "/sbin/mke2fs", NULL, NULL, argv, envp);
 
-	if (fd < 0)
-		return errno == EEXIST ? 0 : err_sys(err, errno, "create the scratch disk %s", path);
-	if (ftruncate(fd, size > 0 ? (off_t)size : (off_t)SCRATCH_SIZE) < 0)
-		return err_sys(err, errno, "size the scratch disk");
-	rc = posix_spawn(&pid, "/sbin/mke2fs", NULL, NULL, argv, envp);
-	if (!rc && (waitpid(pid, &status, 0) < 0 || status))
-		rc = EIO;
-	if (rc)
-		(void)unlink(path);
+	/* ENOENT would be read as "no such program in the container" */
 	return rc ? err_sys(err, rc == ENOENT ? EIO : rc, "make the scratch disk (/sbin/mke2fs of e2fsprogs)") : 0;
+}
+
+static int open_scratch(struct hyperv *h, const json_t *rootfs, int *out, struct err *err)
+{
+	const char *path = json_str(rootfs, "scratch", NULL);
+	int64_t size = json_int(rootfs, "scratch_size", 0);
+	CLEAN_FREE char *made = NULL;
+
+	*out = open(path, O_RDWR | O_CLOEXEC);
+	if (*out >= 0 || errno != ENOENT)
+		return *out < 0 ? err_sys(err, errno, "open the scratch disk %s", path) : 0;
+	if (asprintf(&made, "%s.new", path) < 0) {
+		made = NULL;
+		return err_sys(err, ENOMEM, "make the scratch disk");
+	}
+	*out = open(made, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (*out < 0)
+		return err_sys(err, errno, "create the scratch disk %s", made);
+	if (ftruncate(*out, size > 0 ? (off_t)size : (off_t)SCRATCH_SIZE) < 0)
+		return err_sys(err, errno, "size the scratch disk");
+	return format_scratch(h, made, json_bool(rootfs, "throwaway", false), err);
+}
+
+int hyperv_scratch_ready(struct hyperv *h, struct err *err)
+{
+	const char *path = json_str(json_object_get(h->params, "rootfs"), "scratch", NULL);
+	CLEAN_FREE char *made = NULL;
+	int status = -1;
+
+	if (h->format <= 0)
+		return 0;
+	while (waitpid(h->format, &status, 0) < 0 && errno == EINTR)
+		;
+	h->format = 0;
+	if (status)
+		return err_set(err, EIO, "the scratch disk %s could not be formatted: mke2fs failed (disk full?)",
+			       path);
+	if (asprintf(&made, "%s.new", path) < 0) {
+		made = NULL;
+		return err_sys(err, ENOMEM, "make the scratch disk");
+	}
+	return rename(made, path) < 0 ? err_sys(err, errno, "make the scratch disk %s", path) : 0;
+}
+
+void hyperv_scratch_abandon(struct hyperv *h)
+{
+	if (h->format <= 0)
+		return;
+	(void)kill(h->format, SIGKILL);
+	(void)waitpid(h->format, NULL, 0);
+	h->format = 0;
 }
 
 struct disks {
@@ -131,7 +180,7 @@ static void disks_close(struct disks *d)
 	close_fd(&d->scratch);
 }
 
-static int open_disks(struct disks *d, const json_t *rootfs, struct err *err)
+static int open_disks(struct hyperv *h, struct disks *d, const json_t *rootfs, struct err *err)
 {
 	const json_t *layers = json_object_get(rootfs, "layers"), *layer;
 	const char *scratch = json_str(rootfs, "scratch", NULL);
@@ -147,12 +196,7 @@ static int open_disks(struct disks *d, const json_t *rootfs, struct err *err)
 			return err_sys(err, errno, "open the layer %s", path);
 		d->n = i + 1;
 	}
-	if (!scratch)
-		return 0;
-	if (make_scratch(scratch, json_int(rootfs, "scratch_size", 0), err) < 0)
-		return -err->code;
-	d->scratch = open(scratch, O_RDWR | O_CLOEXEC);
-	return d->scratch < 0 ? err_sys(err, errno, "open the scratch disk %s", scratch) : 0;
+	return scratch ? open_scratch(h, rootfs, &d->scratch, err) : 0;
 }
 
 /* ---- the host's cgroup */
@@ -300,7 +344,7 @@ int hyperv_boot(struct shim *sh, struct hyperv *h, const json_t *params, int sec
 	if (!rc)
 		rc = make_cgroup(h, params, err);
 	if (!rc)
-		rc = open_disks(&d, json_object_get(params, "rootfs"), err);
+		rc = open_disks(h, &d, json_object_get(params, "rootfs"), err);
 	if (rc < 0)
 		return rc;
 	config.layer_fds = d.layers;
