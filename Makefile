@@ -6,7 +6,7 @@ PREFIX  ?= /usr/local
 SECONDS ?= 60
 PROGRAMS = walnut walnutd walnut-shim walnut-vmm walnut-worker walnut-agent
 
-.PHONY: all nano demo test unit asan fuzz lint bench install clean packages images
+.PHONY: all nano demo test test-kvm kvm-shell unit asan fuzz lint bench install clean packages images
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -28,8 +28,15 @@ images:
 demo:
 	demo/run
 
-test: all
+test: all nano
 	tests/run
+
+# The tests inside of a Nano host, where cgroup v2 and KVM are, whatever this machine has; and a shell there.
+test-kvm: all nano
+	tests/run kvm
+
+kvm-shell: all nano
+	tests/kvm/run --build $(BUILD) --shell
 
 unit: all
 	tests/run unit
@@ -45,6 +52,7 @@ lint:
 
 bench: all nano
 	bench/run
+	nano/measure $(BUILD)
 
 install: all
 	meson install -C $(BUILD) --no-rebuild

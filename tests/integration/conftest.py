@@ -113,7 +113,7 @@ class Engine:
     def start(self, *options):
         self.process = subprocess.Popen(
             [str(BUILD / "walnutd"), "--host", "unix://" + self.socket, "--data-root", self.root + "/data",
-             "--exec-root", self.exec_root, *options],
+             "--exec-root", self.exec_root, "--accelerator", os.environ.get("WALNUT_TEST_ACCELERATOR", "auto"), *options],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

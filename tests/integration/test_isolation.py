@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a privileged root can do to a hyperv container: it harms that container alone, and everything is freed.
-
-The guest's kernel is built without the magic SysRq key, so the panic is had by panic_on_oom and a full memory.
-"""
+"""What a privileged root can do to a hyperv container: it harms that container alone, and everything is freed."""
 import os
 import pathlib
 import time
@@ -52,6 +49,19 @@ def test_kernel_panic(attacked):
     state, result = attacked([], "echo 2 > /proc/sys/vm/panic_on_oom; tail /dev/zero; echo survived")
     assert result.code == 137 and "survived" not in result.out
     assert "kernel panicked" in state["Error"]
+
+
+def test_sysrq_crash(attacked):
+    state, result = attacked([], "echo c > /proc/sysrq-trigger; echo survived")
+    assert result.code == 137 and "survived" not in result.out
+    assert "kernel panicked" in state["Error"] and "sysrq" in state["Error"]
+
+
+def test_sysrq_is_for_the_privileged(engine):
+    if reason := hyperv_available(engine):
+        pytest.skip("hyperv: " + reason)
+    result = engine.docker("run", "--rm", "--isolation=hyperv", IMAGE, "sh", "-c", "echo c > /proc/sysrq-trigger; echo survived")
+    assert result.code == 0 and result.out == "survived\n" and "sysrq-trigger" in result.err
 
 
 def test_fork_bomb_within_a_limit(attacked):
