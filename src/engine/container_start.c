@@ -62,7 +62,6 @@ static void container_start_failed(struct start_call *call, const struct err *wh
 	(void)err_set(&err, c->exit_code == 128 ? EIO : EINVAL, "failed to create task for container: %.400s: unknown",
 		      why->msg);
 	(void)snprintf(c->error, sizeof(c->error), "%s", err.msg);
-	c->finished_ns = c->finished_ns;
 	container_release_shim(c);
 	if (c->state == ENGINE_RESTARTING)
 		container_move(c, ENGINE_EXITED);

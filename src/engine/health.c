@@ -183,10 +183,10 @@ static void probe_timeout(struct loop *l, void *arg)
 
 static void probe_started(struct engine_exec *x, const struct err *err, void *arg)
 {
-	struct engine_container *c = engine_container_find(((struct engine *)arg), x ? x->container->id : "", NULL);
+	struct engine_container *c = x ? engine_container_find(arg, x->container->id, NULL) : NULL;
 	struct health *h = c ? c->health : NULL;
 
-	if (!err || !h || h->exec != x)
+	if (!x || !err || !h || h->exec != x)
 		return;
 	(void)!buf_printf(&h->output, "%s", err->msg);
 	x->on_end = NULL;
