@@ -326,6 +326,9 @@ static int container_make(struct engine_container *c, const json_t *body, struct
 
 	if (!im)
 		return -err->code;
+	/* what can not be started here is not made either: nothing is left behind */
+	if (c->isolation == ENGINE_ISOLATION_HYPERV && container_check_machine(c->engine, err) < 0)
+		return -err->code;
 	c->image_id = strdup(im->id);
 	if (container_merge(c->config, json_object_get(im->config, "config"), err) || config_check(c->config, err))
 		return -err->code;

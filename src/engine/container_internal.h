@@ -7,6 +7,8 @@
 
 /* container_move - to another state; a move that the table does not allow is a bug. */
 void container_move(struct engine_container *c, enum engine_state to);
+/* container_check_machine - can this machine run hyperv containers at all? -EOPNOTSUPP with the remedy. */
+int container_check_machine(const struct engine *e, struct err *err) MUST_CHECK;
 /* container_live - it runs, perhaps paused. */
 bool container_live(const struct engine_container *c);
 int container_paths(struct engine_container *c) MUST_CHECK;

@@ -105,45 +105,71 @@ static json_t *container_layers(struct engine_container *c, struct err *err)
 	return layers;
 }
 
+static void guest_files(const struct engine *e, char kernel[PATH_MAX], char initrd[PATH_MAX])
+{
+	static const char *const dirs[] = { "/../lib/walnut/nano", "/nano", "/../nano", "/../../nano" };
+	const char *env = getenv("WALNUT_NANO_DIR");
+
+	for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
+		const char *base = env ? env : e->self_dir, *rest = env ? "" : dirs[i];
+
+		(void)snprintf(kernel, PATH_MAX, "%s%s/vmlinux", base, rest);
+		(void)snprintf(initrd, PATH_MAX, "%s%s/initramfs.cpio", base, rest);
+		if (env || !access(kernel, R_OK))
+			return;
+	}
+}
+
+static int machine_choose(const struct engine *e, struct accelerator *accelerator, char kernel[PATH_MAX],
+			  char initrd[PATH_MAX], struct err *err)
+{
+	if (accelerator_choose(e->config.accelerator, accelerator, err) < 0)
+		return err_wrap(err, "hyperv isolation is not available");
+	if (accelerator->kind == ACCELERATOR_NONE)
+		return err_set(err, EOPNOTSUPP, "hyperv isolation is not available: %s", accelerator->reason);
+	guest_files(e, kernel, initrd);
+	if (access(kernel, R_OK) || access(initrd, R_OK))
+		return err_set(
+			err, EOPNOTSUPP,
+			"hyperv isolation is not available: the guest kernel and initramfs (vmlinux, initramfs.cpio) "
+			"are not there; 'make nano' builds them, and WALNUT_NANO_DIR may name their folder");
+	return 0;
+}
+
+int container_check_machine(const struct engine *e, struct err *err)
+{
+	struct accelerator accelerator;
+	char kernel[PATH_MAX], initrd[PATH_MAX];
+
+	return machine_choose(e, &accelerator, kernel, initrd, err);
+}
+
+/* As many processors as the container may use at once, rounded up. */
+static int64_t machine_processors(const json_t *host)
+{
+	int64_t nano = json_int(host, "NanoCpus", 0), quota = json_int(host, "CpuQuota", 0);
+	int64_t period = json_int(host, "CpuPeriod", 0);
+
+	if (nano > 0)
+		return (nano + 999999999) / 1000000000;
+	period = period > 0 ? period : 100000;
+	return quota > 0 ? (quota + period - 1) / period : 1;
+}
+
 static json_t *container_vm(struct engine_container *c, struct err *err)
 {
-	static const char *const dirs[] = { "%s/../lib/walnut/nano", "%s/nano", "%s/../nano", "%s/../../nano" };
-	const char *env = getenv("WALNUT_NANO_DIR");
 	int64_t memory = json_int(c->host_config, "Memory", 0);
-	int64_t cpus = (json_int(c->host_config, "NanoCpus", 0) + 999999999) / 1000000000;
 	struct accelerator accelerator;
-	char dir[PATH_MAX] = "", kernel[PATH_MAX + 16], initrd[PATH_MAX + 16];
+	char kernel[PATH_MAX], initrd[PATH_MAX];
 
-	if (env)
-		(void)snprintf(dir, sizeof(dir), "%s", env);
-	for (size_t i = 0; !env && i < ARRAY_LEN(dirs); i++) {
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-		(void)snprintf(dir, sizeof(dir), dirs[i], c->engine->self_dir);
-#pragma GCC diagnostic pop
-		(void)snprintf(kernel, sizeof(kernel), "%s/vmlinux", dir);
-		if (!access(kernel, R_OK))
-			break;
-	}
-	if (accelerator_choose(c->engine->config.accelerator, &accelerator, err) < 0)
-		return NULL;
-	if (accelerator.kind == ACCELERATOR_NONE) {
-		(void)err_set(err, EIO, "hyperv isolation is not available: %s", accelerator.reason);
-		return NULL;
-	}
-	(void)snprintf(kernel, sizeof(kernel), "%s/vmlinux", dir);
-	(void)snprintf(initrd, sizeof(initrd), "%s/initramfs.cpio", dir);
-	if (access(kernel, R_OK) || access(initrd, R_OK)) {
-		(void)err_set(
-			err, ENOENT,
-			"hyperv isolation needs the guest kernel and initramfs (vmlinux, initramfs.cpio: 'make nano' builds them), "
-			"which are not there; set WALNUT_NANO_DIR to their folder");
+	if (machine_choose(c->engine, &accelerator, kernel, initrd, err) < 0) {
 		err->code = EIO;
 		return NULL;
 	}
-	return json_pack("{s:s, s:s, s:I, s:I, s:s}", "kernel", kernel, "initrd", initrd, "memory_bytes",
-			 (json_int_t)(memory ? memory + (64 << 20) : 512 << 20), "vcpus", (json_int_t)(cpus ? cpus : 1),
-			 "accelerator", accelerator_name(accelerator.kind));
+	return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s}", "kernel", kernel, "initrd", initrd, "memory_bytes",
+			 (json_int_t)(memory ? memory + (64 << 20) : 512 << 20), "vcpus",
+			 (json_int_t)machine_processors(c->host_config), "accelerator",
+			 accelerator_name(accelerator.kind), "qemu", accelerator.qemu);
 }
 
 /* The init that --init asks for: a path of the host, or any for a guest, which has its own. */

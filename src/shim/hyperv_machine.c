@@ -302,8 +302,9 @@ static int watch_machine(struct shim *sh, struct hyperv *h, struct err *err)
 		h->console = loop_add_fd(sh->loop, vm_console_fd(h->vm), EPOLLIN, console_event, sh, err);
 	if (h->console)
 		h->qemu = loop_add_fd(sh->loop, vm_qemu_pidfd(h->vm), EPOLLIN, machine_ended, sh, err);
-	if (h->qemu)
-		h->device = loop_add_fd(sh->loop, vm_device_pidfd(h->vm), EPOLLIN, machine_ended, sh, err);
+	if (!h->qemu || vm_device_pidfd(h->vm) < 0)
+		return h->qemu ? 0 : -err->code;
+	h->device = loop_add_fd(sh->loop, vm_device_pidfd(h->vm), EPOLLIN, machine_ended, sh, err);
 	return h->device ? 0 : -err->code;
 }
 
@@ -331,6 +332,7 @@ int hyperv_boot(struct shim *sh, struct hyperv *h, const json_t *params, int sec
 		.memory_bytes = (uint64_t)json_int(vm, "memory_bytes", 512 << 20),
 		.vcpus = (unsigned)json_int(vm, "vcpus", 1),
 		.accelerator = json_str(vm, "accelerator", NULL),
+		.qemu_path = *json_str(vm, "qemu", "") ? json_str(vm, "qemu", NULL) : NULL,
 		.place = place,
 		.place_arg = h,
 	};
