@@ -23,7 +23,7 @@ struct virtio_ops {
 	uint64_t features;  /* of this device kind; the transport adds its own */
 	uint16_t queues;    /* at most VIRTIO_QUEUES_MAX */
 	uint16_t queue_max; /* entries offered where the transport lets us choose: the guest pays for large rings */
-	/* get_config - fill @len zeroed bytes of config space from @offset on. */
+	/* get_config - fill @len zeroed bytes of config space from @offset on. From any thread, as set_config. */
 	void (*get_config)(struct virtio_device *d, uint32_t offset, uint32_t len, uint8_t *to);
 	/* set_config - the driver writes config space; NULL: read-only. */
 	void (*set_config)(struct virtio_device *d, uint32_t offset, uint32_t len, const uint8_t *from);

@@ -4,15 +4,18 @@
 #include <string.h>
 
 #include "vmm/devices.h"
+#include "vmm/run.h"
 
 int main(int argc, char **argv)
 {
 	if (argc >= 2 && strcmp(argv[1], "devices") == 0)
 		return devices_main(argc - 1, argv + 1);
+	if (argc >= 2 && strcmp(argv[1], "run") == 0)
+		return run_main(argc - 1, argv + 1);
 	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
 		(void)puts("walnut-vmm " WALNUT_VERSION);
 		return 0;
 	}
-	(void)fputs("usage: walnut-vmm devices ... (started by walnut-shim)\n", stderr);
+	(void)fputs("usage: walnut-vmm devices|run ... (started by walnut-shim)\n", stderr);
 	return 125;
 }

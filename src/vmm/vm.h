@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A micro virtual machine, as its shim sees it: two confined processes (the
+ * A micro virtual machine, as its shim sees it: one confined process (on KVM: walnut-vmm) or two (the
  * machine: QEMU, software CPU; the devices: walnut-vmm) that die with the
  * shim and with each other, and a control socket on which guest connections
  * arrive. Nothing here blocks but vm_start (some 10 ms) and vm_free.
@@ -33,7 +33,7 @@ struct vm_config {
 	const int *layer_fds;      /* borrowed, readable: the first disk, /dev/vda, read-only, end to end */
 	size_t layer_count;        /* at most VM_LAYERS_MAX; 0: no layers disk */
 	int scratch_fd;            /* borrowed, read-write: the next disk (/dev/vdb after a layers disk); -1: none */
-	const char *accelerator;   /* "software"; NULL: the same. "kvm" is refused: not built yet */
+	const char *accelerator;   /* "kvm" or "software"; NULL: software */
 	const char *qemu_path;     /* NULL: /usr/bin/qemu-system-x86_64 */
 	const char *vmm_path;      /* walnut-vmm; NULL: beside the running executable */
 	uid_t uid;                 /* of both processes; 0: 65534 */
@@ -48,7 +48,7 @@ struct vm_config {
  * @out: the machine, freed with vm_free
  *
  * Listen before the guest asks: call vm_listen at once after this (the guest needs milliseconds to get there).
- * Return: 0, or -errno with @err (ENOENT: no QEMU, no kernel; ENOSYS: accelerator not built; EINVAL: the configuration).
+ * Return: 0, or -errno with @err (ENOENT: no QEMU, no kernel; EINVAL: the configuration).
  */
 int vm_start(struct vm **out, const struct vm_config *config, struct err *err) MUST_CHECK;
 /* vm_free - kill and reap both processes, close all descriptors. NULL is allowed. */
@@ -73,6 +73,7 @@ int vm_control_fd(const struct vm *vm);
 /* vm_console_fd - what the guest's kernel prints (non-blocking pipe); must be drained, or the guest's messages wait. */
 int vm_console_fd(const struct vm *vm);
 int vm_qemu_pidfd(const struct vm *vm);
+/* vm_device_pidfd - -1 on KVM, where one process does it all. */
 int vm_device_pidfd(const struct vm *vm);
 pid_t vm_qemu_pid(const struct vm *vm);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A virtual machine by software: QEMU's microvm under TCG, its disks and its
- * vsock served by `walnut-vmm devices`. Both children are cloned into fresh
+ * A virtual machine: on KVM, `walnut-vmm run`, one process; by software, QEMU's microvm under TCG,
+ * its disks and its vsock served by `walnut-vmm devices`. All children are cloned into fresh
  * namespaces and wait on a pipe until the caller has put them into a cgroup;
  * QEMU then gets a read-only root with /usr and the two boot files only. The
  * write end of that pipe stays with the shim: a child that finds it closed ends.
@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -29,6 +30,7 @@
 #include "base/fd.h"
 #include "vmm/devctl.h"
 #include "vmm/jail.h"
+#include "vmm/status.h"
 
 #define NOBODY   65534
 #define ARGS_MAX (VM_LAYERS_MAX + 96)
@@ -41,9 +43,14 @@ struct vm_child {
 	bool reaped;
 };
 
+#define CMDLINE_KVM "console=hvc0 quiet reboot=k panic=-1 swiotlb=noforce percpu_alloc=page"
+#define VCPUS_MAX   32
+
 struct vm {
-	struct vm_child qemu, devices;
-	int control, console, alive; /* alive: write end of the children's pipe */
+	struct vm_child qemu, devices; /* on KVM walnut-vmm is the first, and there is no second */
+	bool kvm;
+	const struct vmm_status *status; /* the monitor's page; NULL: none */
+	int control, console, alive;     /* alive: write end of the children's pipe */
 	size_t layer_count;
 	uint64_t offset[VM_LAYERS_MAX], length[VM_LAYERS_MAX];
 };
@@ -341,15 +348,38 @@ static int build_qemu(struct command *c, const struct vm_config *config, int vso
 	return c->failed ? -ENOMEM : 0;
 }
 
+static int build_run(struct command *c, const struct vm_config *config, const char *vmm, const int fds[6])
+{
+	static const char *const names[] = { "kvm", "kernel", "initrd", "control", "console", "status" };
+	uint64_t memory = (config->memory_bytes + (2U << 20) - 1) & ~((2ULL << 20) - 1);
+
+	arg(c, "%s", vmm);
+	arg(c, "run");
+	arg(c, "--uid=%u", config->uid ? config->uid : NOBODY);
+	arg(c, "--gid=%u", config->gid ? config->gid : NOBODY);
+	arg(c, "--vcpus=%u", config->vcpus ? config->vcpus : 1);
+	arg(c, "--memory=%llu", (unsigned long long)memory);
+	arg(c, "--cmdline=" CMDLINE_KVM "%s%s", config->cmdline_extra ? " " : "",
+	    config->cmdline_extra ? config->cmdline_extra : "");
+	for (size_t i = 0; i < ARRAY_LEN(names); i++)
+		arg(c, "--%s=%d", names[i], give(c, fds[i]));
+	for (size_t i = 0; i < config->layer_count; i++)
+		arg(c, "--layer=%d", give(c, config->layer_fds[i]));
+	if (config->scratch_fd >= 0)
+		arg(c, "--scratch-file=%d", give(c, config->scratch_fd));
+	return c->failed ? -ENOMEM : 0;
+}
+
 static int check(struct vm *vm, const struct vm_config *config, struct err *err)
 {
 	const char *qemu = config->qemu_path ? config->qemu_path : "/usr/bin/qemu-system-x86_64";
 	uint64_t at = 0;
 
-	if (config->accelerator && strcmp(config->accelerator, "software") != 0)
-		return err_set(err, ENOSYS, "accelerator \"%s\" is not built yet; use \"software\"",
+	vm->kvm = config->accelerator && strcmp(config->accelerator, "kvm") == 0;
+	if (config->accelerator && !vm->kvm && strcmp(config->accelerator, "software") != 0)
+		return err_set(err, EINVAL, "unknown accelerator \"%s\": it is \"kvm\" or \"software\"",
 			       config->accelerator);
-	if (access(qemu, X_OK) < 0)
+	if (!vm->kvm && access(qemu, X_OK) < 0)
 		return err_set(err, ENOENT,
 			       "%s not found: install qemu-system-x86 to run hyperv containers without KVM", qemu);
 	if (access(config->kernel, R_OK) < 0)
@@ -358,7 +388,7 @@ static int check(struct vm *vm, const struct vm_config *config, struct err *err)
 		return err_sys(err, errno, "guest initramfs %s", config->initrd);
 	if (config->memory_bytes < 32U << 20)
 		return err_set(err, EINVAL, "a virtual machine needs at least 32 MiB of memory");
-	if (config->layer_count > VM_LAYERS_MAX || config->vcpus > 64)
+	if (config->layer_count > VM_LAYERS_MAX || config->vcpus > VCPUS_MAX)
 		return err_set(err, EINVAL, "too many layers (%zu) or processors (%u)", config->layer_count,
 			       config->vcpus);
 	for (size_t i = 0; i < config->layer_count; i++) {
@@ -436,6 +466,53 @@ static int start_children(struct vm *vm, const struct vm_config *config, const c
 	return 0;
 }
 
+static int map_status(struct vm *vm, int fd, struct err *err)
+{
+	void *page;
+
+	if (ftruncate(fd, STATUS_BYTES) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return err_sys(err, errno, "the status page of the virtual machine");
+	page = mmap(NULL, STATUS_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED)
+		return err_sys(err, errno, "the status page of the virtual machine");
+	vm->status = page;
+	return 0;
+}
+
+static int start_monitor(struct vm *vm, const struct vm_config *config, const char *vmm, struct err *err)
+{
+	CLEAN(command_fini) struct command run = { 0 };
+	int control[2] __attribute__((cleanup(close_pair))) = { -1, -1 };
+	int console[2] __attribute__((cleanup(close_pair))) = { -1, -1 };
+	int alive[2] __attribute__((cleanup(close_pair))) = { -1, -1 };
+	CLEAN_FD int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	CLEAN_FD int kernel = open(config->kernel, O_RDONLY | O_CLOEXEC);
+	CLEAN_FD int initrd = open(config->initrd, O_RDONLY | O_CLOEXEC);
+	CLEAN_FD int status = memfd_create("walnut-vmm-status", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int rc;
+
+	if (kvm < 0)
+		return err_sys(err, errno, "/dev/kvm");
+	if (kernel < 0 || initrd < 0 || status < 0)
+		return err_sys(err, errno, "files of the virtual machine");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, control) < 0 ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, console) < 0 ||
+	    pipe2(alive, O_CLOEXEC) < 0)
+		return err_sys(err, errno, "sockets of the virtual machine");
+	rc = map_status(vm, status, err);
+	if (rc < 0)
+		return rc;
+	if (build_run(&run, config, vmm, (int[]){ kvm, kernel, initrd, control[1], console[1], status }) < 0)
+		return err_set(err, ENOMEM, "out of memory");
+	rc = spawn(&vm->qemu, &run, config, false, alive, err);
+	if (rc < 0)
+		return rc;
+	vm->control = take_fd(&control[0]);
+	vm->console = take_fd(&console[0]);
+	vm->alive = take_fd(&alive[1]);
+	return 0;
+}
+
 int vm_start(struct vm **out, const struct vm_config *config, struct err *err)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
@@ -450,7 +527,7 @@ int vm_start(struct vm **out, const struct vm_config *config, struct err *err)
 	if (rc == 0)
 		rc = vmm_path(config, vmm, sizeof(vmm), err);
 	if (rc == 0)
-		rc = start_children(vm, config, vmm, err);
+		rc = vm->kvm ? start_monitor(vm, config, vmm, err) : start_children(vm, config, vmm, err);
 	if (rc < 0) {
 		vm_free(vm);
 		return rc;
@@ -489,6 +566,8 @@ void vm_free(struct vm *vm)
 	close_fd(&vm->control);
 	close_fd(&vm->console);
 	close_fd(&vm->alive);
+	if (vm->status)
+		(void)munmap((void *)(uintptr_t)vm->status, STATUS_BYTES);
 	free(vm);
 }
 
@@ -577,6 +656,11 @@ bool vm_exit_text(struct vm *vm, char *text, size_t size)
 
 	reap(&vm->qemu, false);
 	reap(&vm->devices, false);
+	if (vm->kvm && vm->qemu.reaped && WIFEXITED(vm->qemu.status) && vm->status->end_text[0]) {
+		(void)snprintf(text, size, "the virtual machine %.*s", (int)sizeof(vm->status->end_text) - 1,
+			       vm->status->end_text);
+		return true;
+	}
 	if (!vm->qemu.reaped && !vm->devices.reaped)
 		return false;
 	c = vm->devices.reaped && (!vm->qemu.reaped || WIFSIGNALED(vm->devices.status)) ? &vm->devices : &vm->qemu;

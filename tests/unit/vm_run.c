@@ -4,7 +4,7 @@
  * command's output, its exit code and what each step took. For finding faults in
  * the chain vmm, devices, kernel, agent, container without engine or shim.
  *
- * usage: vm_run [-t] [-s SCRATCH] [-v WALNUT_VMM] [-m MIB] KERNEL INITRD LAYER[,LAYER...] COMMAND [ARG...]
+ * usage: vm_run [-kt] [-c VCPUS] [-s SCRATCH] [-v WALNUT_VMM] [-m MIB] KERNEL INITRD LAYER[,LAYER...] COMMAND [ARG...]
  *	-t: with a terminal; -s: an ext4 image; standard input goes to the command; "-" as LAYER: boot only
  */
 #include <errno.h>
@@ -274,7 +274,7 @@ int main(int argc, char **argv)
 	bool terminal = false, none = false;
 	char *name, *save = NULL;
 
-	while ((opt = getopt(argc, argv, "+ts:v:m:a:")) > 0) {
+	while ((opt = getopt(argc, argv, "+ts:v:m:a:kc:")) > 0) {
 		if (opt == 't')
 			terminal = true;
 		else if (opt == 's')
@@ -283,6 +283,10 @@ int main(int argc, char **argv)
 			config.vmm_path = optarg;
 		else if (opt == 'm')
 			config.memory_bytes = strtoull(optarg, NULL, 10) << 20;
+		else if (opt == 'k')
+			config.accelerator = "kvm";
+		else if (opt == 'c')
+			config.vcpus = (unsigned int)atoi(optarg);
 		else if (opt == 'a')
 			config.cmdline_extra = optarg;
 		else
