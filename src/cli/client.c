@@ -33,7 +33,8 @@ int client_connect(const struct client *c, struct err *err)
 		return err_set(err, ENAMETOOLONG, "the socket's path %s is too long", c->socket_path);
 	memcpy(addr.sun_path, c->socket_path, strlen(c->socket_path) + 1);
 	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return err_sys(err, errno, "connect to the engine at unix://%s", c->socket_path);
+		return err_set(err, errno, "cannot connect to the engine at unix://%s: %s: %s", c->socket_path,
+			       strerror(errno), errno == EACCES ? "use sudo" : "is walnutd running there?");
 	return take_fd(&fd);
 }
 

@@ -188,7 +188,7 @@ int main(int argc, char **argv)
 	}
 	if (need_engine(&cli, &err) < 0) {
 		(void)cli_fail(&err);
-		return EXIT_ENGINE;
+		return strcmp(verb->name, "run") ? 1 : EXIT_ENGINE; /* as docker's */
 	}
 	return verb->fn(&cli, argc - at, argv + at);
 }

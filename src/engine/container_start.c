@@ -59,8 +59,9 @@ static void container_start_failed(struct start_call *call, const struct err *wh
 	c->starting = false;
 	c->exit_code = start_exit_code(why);
 	/* 127 and 126 are the container's own fault: Docker answers 400 */
-	(void)err_set(&err, c->exit_code == 128 ? EIO : EINVAL, "failed to create task for container: %.400s: unknown",
-		      why->msg);
+	(void)err_set(&err, c->exit_code == 128 ? EIO : EINVAL,
+		      "failed to create task for container: %.400s%s: unknown", why->msg,
+		      why->code == ENOSPC ? ": free space on that file system" : "");
 	(void)snprintf(c->error, sizeof(c->error), "%s", err.msg);
 	container_release_shim(c);
 	if (c->state == ENGINE_RESTARTING)

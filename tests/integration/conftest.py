@@ -20,6 +20,7 @@ import sys
 import tarfile
 import io
 import tempfile
+import threading
 import time
 
 import pytest
@@ -101,6 +102,9 @@ class Engine:
         self.socket = self.root + "/walnut.sock"
         self.docker_config = self.root + "/docker-config"
         os.mkdir(self.docker_config)
+        self.roots = (self.root, self.exec_root)
+        self.ids = set()
+        self.watcher = None
         self.process = None
         self.log = open(self.root + "/walnutd.log", "ab")
         self.hyperv_reason = None
@@ -120,9 +124,30 @@ class Engine:
             if self.process.poll() is not None:
                 break
             if os.path.exists(self.socket) and self.docker("version", timeout=10).code == 0:
+                if not self.watcher:
+                    self.watcher = threading.Thread(target=self.watch, args=(time.time(),), daemon=True)
+                    self.watcher.start()
                 return
             time.sleep(0.05)
         raise RuntimeError(f"walnutd does not start (status {self.process.poll()}): " + self.log_tail())
+
+    def watch(self, since):
+        """Collects the ids of all containers that are made, over restarts of the engine: traces() looks for them."""
+        while os.path.isdir(self.docker_config):
+            events = self.popen("events", "--since", f"{since:.6f}", "--filter", "type=container", "--filter", "event=create",
+                                "--format", "{{.Actor.ID}}", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            self.ids.update(line.strip() for line in events.stdout)
+            events.wait()
+            time.sleep(0.2)
+
+    def remove(self):
+        """Removes its folders; it must have been stopped."""
+        self.log.close()
+        if os.environ.get("WALNUT_TEST_KEEP"):
+            print("kept:", self.root)
+            return
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.rmtree(self.exec_root, ignore_errors=True)
 
     def log_tail(self):
         self.log.flush()
@@ -177,42 +202,73 @@ class Engine:
         return self.ok("load", "-i", path, timeout=600)
 
 
-def traces(roots):
-    """What must not be left behind by the engine on these roots: mounts, loop devices, processes, cgroups."""
-    found = set()
-    with open("/proc/self/mountinfo") as f:
-        for line in f:
-            if line.split()[4].startswith(roots):
-                found.add("mount " + line.split()[4])
+def read_text(path):
+    try:
+        return pathlib.Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def process_traces(engine):
+    """Processes that name a folder of the engine, or are in the cgroup of one of its containers."""
+    for folder in glob.glob("/proc/[0-9]*"):
+        line = read_text(folder + "/cmdline").replace("\0", " ").strip()
+        ours = any(root in line for root in engine.roots)
+        if not ours and engine.ids:
+            ours = any(i in read_text(folder + "/cgroup") for i in engine.ids)
+        if ours and int(folder.split("/")[2]) != os.getpid():
+            yield f"process {folder.split('/')[2]}: {line[:120]}"
+
+
+def mount_traces(engine):
+    """Mounts below the engine's folders, in any mount namespace that a process holds."""
+    namespaces = set()
+    for folder in ["/proc/self", *glob.glob("/proc/[0-9]*")]:
+        try:
+            namespace = os.readlink(folder + "/ns/mnt")
+        except OSError:
+            continue
+        if namespace in namespaces:
+            continue
+        namespaces.add(namespace)
+        for line in read_text(folder + "/mountinfo").splitlines():
+            if line.split()[4].startswith(engine.roots):
+                yield f"mount {line.split()[4]} in {namespace}"
+
+
+def traces(engine):
+    """What must not be left by an engine that has ended and whose containers were removed.
+
+    Only what is its own, by folder and container id, so that others on the same machine do not matter: processes,
+    mounts, loop devices, cgroups, bound sockets, folders of containers and staging.
+    """
+    found = set(process_traces(engine)) | set(mount_traces(engine))
     for backing in glob.glob("/sys/block/loop*/loop/backing_file"):
-        try:
-            text = pathlib.Path(backing).read_text().strip()
-        except OSError:
-            continue
-        if any(root in text for root in roots):
-            found.add("loop device of " + text)
-    others = False
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
-        try:
-            args = pathlib.Path(path).read_bytes().split(b"\0")
-        except OSError:
-            continue
-        program = os.path.basename(args[0].decode(errors="replace"))
-        ours = any(root.encode() in b" ".join(args) for root in roots)
-        if ours and (program.startswith("walnut") or program.startswith("qemu-system")):
-            found.add(f"process {path.split('/')[2]} {program}")
-        others = others or (not ours and program.startswith("walnut"))
-    # Cgroups are named by container only: they can be told apart when no other engine or shim runs on this machine.
-    for path in glob.glob("/sys/fs/cgroup/walnut/*/") + glob.glob("/sys/fs/cgroup/*/walnut/*/"):
-        if not others:
+        if read_text(backing).startswith(engine.roots):
+            found.add(f"loop device {backing.split('/')[3]} of {read_text(backing).strip()}")
+    for path, _, _ in os.walk("/sys/fs/cgroup"):
+        if any(i in os.path.basename(path) for i in engine.ids):
             found.add("cgroup " + path)
+    for line in read_text("/proc/net/unix").splitlines():
+        if any(root in line for root in engine.roots):
+            found.add("socket " + line.split()[-1])
+    for pattern in ("containers/*", "tmp/*"):
+        for root in (engine.root + "/data/", engine.exec_root + "/"):
+            found.update("folder " + p for p in glob.glob(root + pattern))
     return found
+
+
+def traces_in_time(engine, seconds=15):
+    """traces(), after what ends by itself had time to."""
+    deadline = time.monotonic() + seconds
+    while (left := traces(engine)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
 
 
 @pytest.fixture(scope="session")
 def engine():
     e = Engine()
-    before = traces((e.root, e.exec_root))
     try:
         e.start()
         layer, image = e.root + "/layer.tar", e.root + "/image.tar"
@@ -226,19 +282,12 @@ def engine():
         for container in e.docker("ps", "-aq").out.split():
             e.docker("rm", "-f", container)
         clean_stop = e.stop()
-        deadline = time.monotonic() + 15
-        while (left := traces((e.root, e.exec_root)) - before) and time.monotonic() < deadline:
-            time.sleep(0.2)
+        left = traces_in_time(e)
         assert clean_stop, "walnutd did not end within 20 s of SIGTERM"
         assert not left, f"left behind: {sorted(left)}"
     finally:
         e.stop()
-        e.log.close()
-        if os.environ.get("WALNUT_TEST_KEEP"):
-            print("kept:", e.root)
-        else:
-            shutil.rmtree(e.root, ignore_errors=True)
-            shutil.rmtree(e.exec_root, ignore_errors=True)
+        e.remove()
 
 
 def hyperv_available(engine):

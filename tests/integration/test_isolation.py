@@ -17,7 +17,7 @@ def attacked(engine):
         pytest.skip("hyperv: " + reason)
     neighbour = engine.ok("run", "-d", "--isolation=hyperv", IMAGE, "sleep", "600")
     boot_id = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text()
-    before = traces((engine.root, engine.exec_root))
+    before = traces(engine)
     names = []
 
     def attack(options, script, seconds=60):
@@ -39,7 +39,7 @@ def attacked(engine):
         identity = engine.inspect(name)["Id"]
         engine.ok("rm", name)
         assert not os.path.exists(f"{engine.root}/data/containers/{identity}")
-    while (left := traces((engine.root, engine.exec_root)) - before) and time.monotonic() - since < 10:
+    while (left := traces(engine) - before) and time.monotonic() - since < 10:
         time.sleep(0.2)
     assert not left
     engine.docker("rm", "-f", neighbour)
