@@ -4,7 +4,7 @@
 BUILD   ?= build
 PREFIX  ?= /usr/local
 SECONDS ?= 60
-PROGRAMS = walnut walnutd walnut-shim walnut-vmm walnut-worker walnut-agent
+PROGRAMS = walnut walnutd walnut-shim walnut-vmm walnut-worker walnut-fetch walnut-agent
 
 .PHONY: all nano demo test test-kvm kvm-shell unit asan fuzz lint bench install clean packages images
 

@@ -78,9 +78,9 @@ static int lock_data(const char *root, struct err *err)
 
 static int serve(struct engine_config *config, const char *pidfile, struct err *err)
 {
-	static const struct http_route *const tables[] = { routes_containers, routes_df,    routes_exec,
-							   routes_images,     routes_stats, routes_stream,
-							   routes_system,     NULL };
+	static const struct http_route *const tables[] = { routes_containers, routes_df,       routes_exec,
+							   routes_images,     routes_registry, routes_stats,
+							   routes_stream,     routes_system,   NULL };
 	CLEAN_FD int lock = lock_data(config->data_root, err);
 	CLEAN_FD int wake = -1;
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
@@ -242,7 +242,7 @@ int main(int argc, char **argv)
 	if (level == ARRAY_LEN(levels))
 		return fail("--log-level is error, warn, info or debug, not ", config.log_level);
 	if (geteuid())
-		return fail("must run as root", "");
+		return fail("must run as root, to make containers: use sudo", "");
 	log_init("walnutd", (enum log_level)level);
 	if (serve(&config, pidfile, &err)) {
 		log_error("%s", err.msg);

@@ -9,6 +9,7 @@ extern const struct http_route routes_containers[];
 extern const struct http_route routes_df[];
 extern const struct http_route routes_exec[];
 extern const struct http_route routes_images[];
+extern const struct http_route routes_registry[];
 extern const struct http_route routes_stats[];
 extern const struct http_route routes_stream[];
 extern const struct http_route routes_system[];
@@ -17,6 +18,8 @@ extern const struct http_route routes_system[];
 json_t *ps_table(const json_t *processes, const char *args, struct err *err) MUST_CHECK;
 /* detach_keys_check - "ctrl-p,ctrl-q" and the like; "" is allowed. Return: 0 or -EINVAL with Docker's words. */
 int detach_keys_check(const char *text, struct err *err) MUST_CHECK;
+/* images_pull - POST /images/create?fromImage= */
+void images_pull(struct http_conn *c, const struct http_request *r, void *arg);
 /* route_not_built - the answer of a route of Docker's that is not built yet: 501 with its name. */
 void route_not_built(struct http_conn *c, const struct http_request *r, void *arg);
 

@@ -493,9 +493,7 @@ static void images_create(struct http_conn *c, const struct http_request *r, voi
 	const char *change;
 
 	if (http_query(r, "fromImage")) {
-		http_reply_error_status(c, 501,
-					"pulling images (%s) is not built in Walnut yet: load or import an archive",
-					http_query(r, "fromImage"));
+		images_pull(c, r, arg);
 		return;
 	}
 	if (!from || strcmp(from, "-")) {
@@ -600,7 +598,6 @@ static void images_get_one(struct http_conn *c, const struct http_request *r, vo
 const struct http_route routes_images[] = {
 	{ "GET", "/images/json", images_list, false },
 	{ "GET", "/images/get", images_get, false },
-	{ "GET", "/images/search", route_not_built, false },
 	{ "POST", "/images/load", images_load, true },
 	{ "POST", "/images/create", images_create, true },
 	{ "POST", "/images/prune", images_prune, false },
@@ -608,7 +605,6 @@ const struct http_route routes_images[] = {
 	{ "GET", "/images/{name:*}/history", images_history, false },
 	{ "GET", "/images/{name:*}/get", images_get_one, false },
 	{ "POST", "/images/{name:*}/tag", images_tag, false },
-	{ "POST", "/images/{name:*}/push", route_not_built, false },
 	{ "DELETE", "/images/{name:*}", images_remove, false },
 	{ NULL, NULL, NULL, false },
 };

@@ -381,7 +381,6 @@ const struct http_route routes_system[] = {
 	{ "GET", "/volumes/{name}", sys_volume, false },
 	{ "DELETE", "/volumes/{name}", sys_volume, false },
 	{ "GET", "/plugins", sys_empty, false },
-	{ "POST", "/auth", route_not_built, false },
 	{ "POST", "/build", route_not_built, false },
 	{ "POST", "/build/prune", route_not_built, false },
 	{ "POST", "/session", route_not_built, false },

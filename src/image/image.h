@@ -30,8 +30,7 @@ struct image_layer {
 	uint64_t tar_size; /* bytes of the layer's tar */
 	uint64_t erofs_size;
 	uint64_t recipe_size;
-	json_t *blob;  /* {digest, size, mediaType} in the registry it came from, or NULL */
-	bool verified; /* its diff_id was computed by a process that parses nothing */
+	json_t *blob; /* {digest, size, mediaType}: what a registry calls it, by a process that parses nothing; or NULL */
 };
 
 /* Owned by the store; valid until the next call that changes the store (tag, remove, a finished load). */
@@ -160,6 +159,31 @@ struct image_job *image_import_start(struct image_store *s, struct loop *l, int 
 /* image_save_start - write images as a docker-archive that is an OCI layout too; @out borrowed (duplicated). */
 struct image_job *image_save_start(struct image_store *s, struct loop *l, const char *const *names, size_t n, int out,
 				   image_done_fn done, void *arg, struct err *err) MUST_CHECK;
+
+/**
+ * image_pull_start - get an image from a registry
+ * @ref: "debian:12", "host:5000/a/b@sha256:…"; a missing tag is "latest"
+ * @platform: "linux/amd64", or NULL/"": this machine's
+ * @auth: {username, password, identitytoken, registrytoken} or NULL
+ *
+ * @progress gets Docker's lines ("Downloading", …); @result is {"id", "name"}. EACCES, ENOENT: the registry says so.
+ */
+struct image_job *image_pull_start(struct image_store *s, struct loop *l, const char *ref, const char *platform,
+				   const json_t *auth, image_progress_fn progress, image_done_fn done, void *arg,
+				   struct err *err) MUST_CHECK;
+
+/* image_push_start - send the image that is named @ref ("host/a/b:tag") to its registry. */
+struct image_job *image_push_start(struct image_store *s, struct loop *l, const char *ref, const json_t *auth,
+				   image_progress_fn progress, image_done_fn done, void *arg,
+				   struct err *err) MUST_CHECK;
+
+/* image_login_start - try credentials: @auth with "serveraddress". */
+struct image_job *image_login_start(struct image_store *s, struct loop *l, const json_t *auth, image_done_fn done,
+				    void *arg, struct err *err) MUST_CHECK;
+
+/* image_search_start - Docker Hub's (or "host/term": another registry's) search; @result {"results": []}. */
+struct image_job *image_search_start(struct image_store *s, struct loop *l, const char *term, unsigned limit,
+				     const json_t *auth, image_done_fn done, void *arg, struct err *err) MUST_CHECK;
 
 /* image_job_cancel - kill the worker, remove the staging; done is not called. */
 void image_job_cancel(struct image_job *j);

@@ -95,7 +95,7 @@ static void file_name(const json_t *layer, size_t kind, char out[64])
 	(void)snprintf(out, 64, "layer-%d.%s", (int)json_int(layer, "number", -1), kinds[kind]);
 }
 
-int job_digest(struct image_job *j, const json_t *layers, worker_end_fn end, struct err *err)
+struct worker_proc *job_digest(struct image_job *j, const json_t *layers, worker_end_fn end, void *arg, struct err *err)
 {
 	CLEAN_JSON json_t *names = json_array();
 	const json_t *layer;
@@ -105,8 +105,10 @@ int job_digest(struct image_job *j, const json_t *layers, worker_end_fn end, str
 		int64_t number = json_int(layer, "number", -1);
 		const char *diff_id = json_str(layer, "diff_id", "");
 
-		if (number < 0 || number > 100000 || !digest_valid(diff_id))
-			return err_set(err, EPROTO, "walnut-worker gave a bad result");
+		if (number < 0 || number > 100000 || !digest_valid(diff_id)) {
+			(void)err_set(err, EPROTO, "walnut-worker gave a bad result");
+			return NULL;
+		}
 		for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
 			char name[64];
 
@@ -118,9 +120,8 @@ int job_digest(struct image_job *j, const json_t *layers, worker_end_fn end, str
 	struct worker_spec spec = { .verb = "digest", .in = -1, .out = -1, .dir = j->staging_fd, .plan = plan };
 
 	if (plan < 0)
-		return plan;
-	j->proc = worker_spawn(j->s, j->l, &spec, NULL, end, j, err);
-	return j->proc ? 0 : -err->code;
+		return NULL;
+	return worker_spawn(j->s, j->l, &spec, NULL, end, arg, err);
 }
 
 /* adopt - one file of the staging becomes a blob. */
@@ -320,7 +321,8 @@ static void parsed(void *arg, const json_t *result, const struct err *failed)
 	if (result) {
 		CLEAN_JSON json_t *layers = all_layers(j);
 
-		if (job_digest(j, layers, digested, &err) == 0)
+		j->proc = job_digest(j, layers, digested, j, &err);
+		if (j->proc)
 			return;
 	}
 	job_done(j, &err, NULL);

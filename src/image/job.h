@@ -30,7 +30,8 @@ void job_done(struct image_job *j, const struct err *err, const json_t *result);
 /* job_stage - make the job's staging folder. */
 int job_stage(struct image_job *j, struct err *err) MUST_CHECK;
 /* job_digest - start the process that hashes the files of staged layers (an array of {number}); then @end. */
-int job_digest(struct image_job *j, const json_t *layers, worker_end_fn end, struct err *err) MUST_CHECK;
+struct worker_proc *job_digest(struct image_job *j, const json_t *layers, worker_end_fn end, void *arg,
+			       struct err *err) MUST_CHECK;
 /* job_adopt - the two files of each staged layer become blobs; "erofs", "recipe" and their sizes are set from @files. */
 int job_adopt(struct image_job *j, json_t *layers, const json_t *files, struct err *err) MUST_CHECK;
 

@@ -200,17 +200,16 @@ int layer_convert(struct source *tar, int erofs, int recipe, uint64_t max, struc
 }
 
 struct output {
-	int fd;
+	layer_sink sink;
+	void *arg;
 	struct sha256_ctx sha;
 	uint8_t *block;
 };
 
 static int emit(struct output *o, const void *bytes, size_t n, struct err *err)
 {
-	int rc = fd_write_full(o->fd, bytes, n);
-
 	sha256_update(&o->sha, n, bytes);
-	return rc < 0 ? err_sys(err, -rc, "cannot write the archive") : 0;
+	return o->sink(o->arg, bytes, n, err);
 }
 
 static int emit_range(struct output *o, int erofs, uint64_t at, uint64_t n, struct err *err)
@@ -258,9 +257,9 @@ static int rebuild(struct source *s, int erofs, struct output *o, struct err *er
 	return err_set(err, EIO, "a layer of the store is damaged: its recipe cannot be read");
 }
 
-int layer_rebuild(int erofs, int recipe, int out, char digest[DIGEST_TEXT], struct err *err)
+int layer_rebuild(int erofs, int recipe, layer_sink sink, void *arg, char digest[DIGEST_TEXT], struct err *err)
 {
-	struct output o = { .fd = out, .block = malloc(COPY) };
+	struct output o = { .sink = sink, .arg = arg, .block = malloc(COPY) };
 	uint8_t sum[SHA256_DIGEST_SIZE];
 	struct source_fd in = { 0 };
 	struct source_unzip z = { 0 };

@@ -18,7 +18,9 @@ struct layer_info {
 /* layer_convert - read an uncompressed tar to its end; write the two empty files. @max: bytes of the tar, 0: no limit. */
 int layer_convert(struct source *tar, int erofs, int recipe, uint64_t max, struct layer_info *out,
 		  struct err *err) MUST_CHECK;
-/* layer_rebuild - write the tar to @out; *digest: of what was written. */
-int layer_rebuild(int erofs, int recipe, int out, char digest[DIGEST_TEXT], struct err *err) MUST_CHECK;
+/* layer_rebuild - give the tar to @sink, piece by piece; *digest: of what was given. */
+typedef int (*layer_sink)(void *arg, const void *bytes, size_t n, struct err *err);
+int layer_rebuild(int erofs, int recipe, layer_sink sink, void *arg, char digest[DIGEST_TEXT],
+		  struct err *err) MUST_CHECK;
 
 #endif

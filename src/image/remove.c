@@ -32,6 +32,13 @@ static json_t *needed(const struct image_store *s)
 			json_object_set_new(set, im->layers[k].recipe_digest + 7, json_true());
 		}
 	}
+	const char *digest;
+	json_t *layer;
+
+	json_object_foreach(s->ready, digest, layer) {
+		json_object_set_new(set, json_str(layer, "erofs", "sha256:") + 7, json_true());
+		json_object_set_new(set, json_str(layer, "recipe", "sha256:") + 7, json_true());
+	}
 	return set;
 }
 
@@ -256,6 +263,11 @@ int image_prune(struct image_store *s, image_pick_fn pick, image_use_fn use, voi
 			continue;
 		untag_all(im, list);
 		take_out(s, im, list, freed);
+	}
+	/* Layers of pulls that never ended are garbage too. */
+	if (!s->pulls) {
+		json_object_clear(s->ready);
+		(void)!store_ready_save(s, NULL);
 	}
 	int rc = finish(s, err);
 

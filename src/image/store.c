@@ -173,7 +173,6 @@ static struct image *image_make(struct image_store *s, const char *config, size_
 		o->erofs_size = (uint64_t)json_int(l, "erofs_size", 0);
 		o->recipe_size = (uint64_t)json_int(l, "recipe_size", 0);
 		o->blob = json_incref(json_object_get(l, "blob"));
-		o->verified = json_bool(l, "verified", false);
 		if (!o->diff_id || !o->erofs_digest || !o->recipe_digest || !o->erofs_path)
 			goto fail;
 		im->size += o->size;
@@ -314,10 +313,23 @@ static int check_config(const struct image *im, struct err *err)
 	return ok ? 0 : err_set(err, EINVAL, "the image's config does not name the layers it comes with");
 }
 
+static void take_names(struct image *to, struct image *from)
+{
+	char **tags = to->repo_tags, **digests = to->repo_digests;
+
+	to->repo_tags = from->repo_tags;
+	to->nrepo_tags = from->nrepo_tags;
+	to->repo_digests = from->repo_digests;
+	to->nrepo_digests = from->nrepo_digests;
+	from->repo_tags = tags;
+	from->repo_digests = digests;
+	from->nrepo_tags = from->nrepo_digests = 0;
+}
+
 int store_add(struct image_store *s, const char *config, size_t len, json_t *layers, const json_t *tags,
 	      const struct image **out, struct err *err)
 {
-	struct image *im = image_make(s, config, len, layers, err), *old;
+	struct image *im = image_make(s, config, len, layers, err), *old, *drop = NULL;
 	json_t *t;
 	size_t i;
 
@@ -332,10 +344,20 @@ int store_add(struct image_store *s, const char *config, size_t len, json_t *lay
 	if (rc == 0 && !old && insert(s, im) < 0)
 		rc = no_memory(err);
 	if (rc < 0 || old)
-		store_image_free(im);
+		drop = im;
+	if (rc == 0 && old && im->nlayers && im->layers[0].blob) {
+		/* The same, but now it is known what a registry calls the layers. */
+		take_names(im, old);
+		drop = old;
+		for (i = 0; s->images[i] != old; i++)
+			;
+		s->images[i] = im;
+	} else if (old) {
+		im = old;
+	}
+	store_image_free(drop);
 	if (rc < 0)
 		return rc;
-	im = old ? old : im;
 	json_array_foreach(tags, i, t) {
 		rc = json_is_string(t) ? store_name(s, im, json_string_value(t), err)
 				       : err_set(err, EINVAL, "an image's name is not text");
@@ -443,6 +465,7 @@ struct image_store *image_store_open(const struct image_options *o, struct err *
 	if (fd_mkdir_p(blobs, 0755, err) < 0 || fd_mkdir_p(tmp, 0711, err) < 0 ||
 	    fd_replace_file(AT_FDCWD, layout, version, strlen(version), 0644, err) < 0 || read_index(s, err) < 0)
 		goto fail;
+	store_ready_read(s);
 	store_collect(s); /* what an engine that was killed had put there, but not yet named */
 	return s;
 fail:
@@ -461,6 +484,7 @@ void image_store_free(struct image_store *s)
 	free(s->dir);
 	free(s->worker);
 	free(s->fetcher);
+	json_decref(s->ready);
 	free(s);
 }
 
@@ -549,4 +573,81 @@ json_t *image_history(const struct image *im)
 			json_decref(tags);
 	}
 	return out;
+}
+
+/* --- layers of pulls --- */
+
+static char *ready_path(const struct image_store *s)
+{
+	char *p = NULL;
+
+	return asprintf(&p, "%s/pulled-layers.json", s->dir) < 0 ? NULL : p;
+}
+
+int store_ready_save(struct image_store *s, struct err *err)
+{
+	CLEAN_FREE char *path = ready_path(s), *text = json_text(s->ready);
+
+	if (!path || !text)
+		return no_memory(err);
+	if (json_object_size(s->ready) == 0)
+		return unlink(path) < 0 && errno != ENOENT ? err_sys(err, errno, "cannot remove %s", path) : 0;
+	return fd_replace_file(AT_FDCWD, path, text, strlen(text), 0644, err);
+}
+
+static bool blob_there(const struct image_store *s, const json_t *layer, const char *kind, const char *size)
+{
+	CLEAN_FREE char *path = store_blob_path(s, json_str(layer, kind, ""));
+	struct stat st;
+
+	return path && stat(path, &st) == 0 && st.st_size == json_int(layer, size, -1);
+}
+
+void store_ready_read(struct image_store *s)
+{
+	CLEAN_FREE char *path = ready_path(s);
+	CLEAN_JSON json_t *doc = NULL;
+	const char *digest;
+	struct stat st;
+	json_t *layer;
+	void *next;
+	size_t len;
+
+	s->ready = json_object();
+	if (!path || stat(path, &st) < 0)
+		return;
+	/* A pull that was not taken up again within a day is given up. */
+	CLEAN_FREE char *text =
+		st.st_mtime + 86400 < time(NULL) ? NULL : fd_read_file(AT_FDCWD, path, JSON_MAX, &len, NULL);
+
+	doc = text ? json_parse(text, len, path, NULL) : NULL;
+	json_object_foreach_safe(doc, next, digest, layer)
+		if (!blob_there(s, layer, "erofs", "erofs_size") || !blob_there(s, layer, "recipe", "recipe_size"))
+			json_object_del(doc, digest);
+	if (json_is_object(doc))
+		json_object_update(s->ready, doc);
+	else
+		(void)unlink(path);
+}
+
+json_t *store_layer(const struct image_store *s, const char *digest)
+{
+	json_t *ready = json_object_get(s->ready, digest);
+
+	if (ready)
+		return json_deep_copy(ready);
+	for (size_t i = 0; i < s->n; i++) {
+		for (size_t k = 0; k < s->images[i]->nlayers; k++) {
+			const struct image_layer *l = &s->images[i]->layers[k];
+
+			if (!l->blob || strcmp(json_str(l->blob, "digest", ""), digest) != 0)
+				continue;
+			return json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:O}", "diff_id", l->diff_id, "erofs",
+					 l->erofs_digest, "recipe", l->recipe_digest, "tar_size",
+					 (json_int_t)l->tar_size, "erofs_size", (json_int_t)l->erofs_size,
+					 "recipe_size", (json_int_t)l->recipe_size, "size", (json_int_t)l->size, "blob",
+					 l->blob);
+		}
+	}
+	return NULL;
 }

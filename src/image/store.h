@@ -13,14 +13,15 @@ struct image_store {
 	const char *certs;
 	struct image **images;
 	size_t n;
-	unsigned serial;
+	json_t *ready;      /* layers that a pull has stored, by the registry's digest; kept for the next pull */
+	struct pull *pulls; /* under way */
 };
 
 /* store_put_blob - write bytes as a blob, if it is not there. @digest of 72 bytes is set. */
 int store_put_blob(struct image_store *s, const void *bytes, size_t n, char *digest, struct err *err) MUST_CHECK;
 /**
  * store_add - add an image whose blobs are in place, in memory
- * @layers: array of {diff_id, erofs, recipe, tar_size, erofs_size, recipe_size, size, blob, verified}
+ * @layers: array of {diff_id, erofs, recipe, tar_size, erofs_size, recipe_size, size, blob}
  * @tags: array of names; they move from the images that had them
  *
  * Follow it with store_commit, or store_revert after an error.
@@ -33,6 +34,11 @@ int store_commit(struct image_store *s, struct err *err) MUST_CHECK;
 void store_revert(struct image_store *s);
 /* store_collect - remove blobs that no image needs. */
 void store_collect(struct image_store *s);
+/* store_ready_save - write down the ready layers. store_ready_read - at the start; stale ones are forgotten. */
+int store_ready_save(struct image_store *s, struct err *err) MUST_CHECK;
+void store_ready_read(struct image_store *s);
+/* store_layer - the record of a layer by a registry's digest: {diff_id, erofs, ...}. New reference or NULL. */
+json_t *store_layer(const struct image_store *s, const char *digest) MUST_CHECK;
 /* store_name - @text ("name:tag" or "name@digest") names @im from now on, and no other. */
 int store_name(struct image_store *s, struct image *im, const char *text, struct err *err) MUST_CHECK;
 bool store_drop_name(struct image *im, const char *name);

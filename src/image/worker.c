@@ -2,7 +2,7 @@
 /*
  * walnut-worker: reads and writes archives for the engine, in a sandbox.
  *
- *	walnut-worker load|import|save|digest UID GID MAX_LAYER
+ *	walnut-worker load|import|save|digest|layer|hash|pack UID GID MAX_LAYER
  *
  * Descriptors: 0 the archive (load, import), 1 the archive (save), 3 JSON lines
  * to the engine, 4 the only folder that exists for this process (staging, or
@@ -10,7 +10,9 @@
  * has no privilege, no capability, no network, and "/" is descriptor 4.
  *
  * "digest" only hashes files that an earlier worker left: that one parsed hostile
- * bytes and may lie, this one looks at none, so the names of blobs are right.
+ * bytes and may lie, this one looks at none, so the names of blobs are right. "hash"
+ * does the same to a registry's blob on its way from walnut-fetch to "layer", which
+ * converts it. "pack" writes a layer of the store as tar.gz for a push.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -448,6 +451,13 @@ static int put_entry(const char *name, char type, const void *bytes, uint64_t si
 	return rc < 0 ? err_sys(err, -rc, "cannot write the archive") : 0;
 }
 
+static int save_sink(void *arg, const void *bytes, size_t n, struct err *err)
+{
+	int rc = fd_write_full(1, bytes, n);
+
+	return rc < 0 ? err_sys(err, -rc, "cannot write the archive") : 0;
+}
+
 static int save_layer(const json_t *entry, const char *name, struct err *err)
 {
 	static const uint8_t zero[TAR_BLOCK];
@@ -461,7 +471,7 @@ static int save_layer(const json_t *entry, const char *name, struct err *err)
 		return err_sys(err, errno, "cannot open a layer of the store");
 	rc = put_entry(name, '0', NULL, size, err);
 	if (rc == 0)
-		rc = layer_rebuild(erofs, recipe, 1, digest, err);
+		rc = layer_rebuild(erofs, recipe, save_sink, NULL, digest, err);
 	if (rc == 0 && strcmp(digest, json_str(entry, "diff_id", "")) != 0)
 		rc = err_set(err, EIO, "a layer of the store is damaged: it became %s, not %s", digest,
 			     json_str(entry, "diff_id", ""));
@@ -555,6 +565,134 @@ static int digest(json_t **result, struct err *err)
 	return names ? 0 : -EINVAL;
 }
 
+/* --- registries --- */
+
+/* layer - one blob from a registry becomes a staged layer. The plan is {number}. */
+static int layer(json_t **result, struct err *err)
+{
+	CLEAN_JSON json_t *doc = read_plan(err);
+	unsigned number = (unsigned)json_int(doc, "number", 0);
+	struct layer_info info;
+	struct source_fd in;
+	int rc = doc ? source_fd_init(&in, 0, err) : -EINVAL;
+
+	if (rc == 0)
+		rc = source_fill(&in.s, err);
+	if (rc < 0)
+		return rc;
+	rc = read_layer(&in.s, compression_guess(in.s.p, in.s.n), number, &info, err);
+	/* Bytes after the compressed data belong to the blob. */
+	while (rc == 0) {
+		source_take(&in.s, in.s.n);
+		int more = source_fill(&in.s, err);
+
+		if (more <= 0) {
+			rc = more;
+			break;
+		}
+	}
+	if (rc == 0)
+		*result = layer_json(&info, number);
+	source_fd_fini(&in);
+	return rc;
+}
+
+/* hash - pass a pipe on (tee(2): without copying) and say what went through. */
+static int hash(json_t **result, struct err *err)
+{
+	CLEAN_FREE uint8_t *block = malloc(1U << 20);
+	uint8_t sum[SHA256_DIGEST_SIZE];
+	char text[DIGEST_TEXT];
+	struct sha256_ctx sha;
+	uint64_t total = 0;
+
+	if (!block)
+		return err_set(err, ENOMEM, "no memory to hash a layer");
+	sha256_init(&sha);
+	for (;;) {
+		ssize_t n = tee(0, 1, 1U << 20, 0), got;
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(err, errno, "cannot pass on a layer");
+		if (n == 0)
+			break;
+		got = fd_read_full(0, block, (size_t)n);
+		if (got != n)
+			return err_set(err, EIO, "cannot read a layer");
+		sha256_update(&sha, (size_t)n, block);
+		total += (uint64_t)n;
+	}
+	sha256_digest(&sha, sizeof(sum), sum);
+	digest_text(sum, text);
+	*result = json_pack("{s:s,s:I}", "digest", text, "size", (json_int_t)total);
+	return 0;
+}
+
+struct packer {
+	z_stream z;
+	uint8_t *out;
+	struct sha256_ctx sha;
+	uint64_t size;
+};
+
+static int pack_some(struct packer *p, const void *bytes, size_t n, int flush, struct err *err)
+{
+	int rc;
+
+	p->z.next_in = (Bytef *)(uintptr_t)bytes;
+	p->z.avail_in = (uInt)n;
+	do {
+		p->z.next_out = p->out;
+		p->z.avail_out = 1U << 18;
+		rc = deflate(&p->z, flush);
+		size_t made = (1U << 18) - p->z.avail_out;
+
+		if (rc == Z_STREAM_ERROR)
+			return err_set(err, EIO, "cannot compress a layer");
+		if (fd_write_full(1, p->out, made) < 0)
+			return err_set(err, EPIPE, "cannot send a layer: the other end has closed");
+		sha256_update(&p->sha, made, p->out);
+		p->size += made;
+	} while (p->z.avail_out == 0 || (flush == Z_FINISH && rc != Z_STREAM_END));
+	return 0;
+}
+
+static int pack_sink(void *arg, const void *bytes, size_t n, struct err *err)
+{
+	return pack_some(arg, bytes, n, Z_NO_FLUSH, err);
+}
+
+/* pack - the plan is {erofs, recipe, diff_id}; the folder is the store's blobs/sha256. */
+static int pack(json_t **result, struct err *err)
+{
+	CLEAN_JSON json_t *doc = read_plan(err);
+	CLEAN_FD int erofs = open(json_str(doc, "erofs", ""), O_RDONLY | O_CLOEXEC);
+	CLEAN_FD int recipe = open(json_str(doc, "recipe", ""), O_RDONLY | O_CLOEXEC);
+	struct packer p = { .out = malloc(1U << 18) };
+	uint8_t sum[SHA256_DIGEST_SIZE];
+	char text[DIGEST_TEXT];
+
+	if (erofs < 0 || recipe < 0)
+		return err_sys(err, errno, "cannot open a layer of the store");
+	if (!p.out || deflateInit2(&p.z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+		return err_set(err, ENOMEM, "no memory to compress a layer");
+	sha256_init(&p.sha);
+	int rc = layer_rebuild(erofs, recipe, pack_sink, &p, text, err);
+
+	if (rc == 0 && strcmp(text, json_str(doc, "diff_id", "")) != 0)
+		rc = err_set(err, EIO, "a layer of the store is damaged: it became %s", text);
+	if (rc == 0)
+		rc = pack_some(&p, "", 0, Z_FINISH, err);
+	(void)deflateEnd(&p.z);
+	free(p.out);
+	sha256_digest(&p.sha, sizeof(sum), sum);
+	digest_text(sum, text);
+	*result = rc == 0 ? json_pack("{s:s,s:I}", "digest", text, "size", (json_int_t)p.size) : NULL;
+	return rc;
+}
+
 int main(int argc, char **argv)
 {
 	struct err err = ERR_INIT;
@@ -573,6 +711,12 @@ int main(int argc, char **argv)
 		rc = save(&err);
 	else if (rc == 0 && !strcmp(argv[1], "digest"))
 		rc = digest(&result, &err);
+	else if (rc == 0 && !strcmp(argv[1], "layer"))
+		rc = layer(&result, &err);
+	else if (rc == 0 && !strcmp(argv[1], "hash"))
+		rc = hash(&result, &err);
+	else if (rc == 0 && !strcmp(argv[1], "pack"))
+		rc = pack(&result, &err);
 	else if (rc == 0)
 		rc = open_input(!strcmp(argv[1], "import"), &result, &err);
 	if (rc < 0)
