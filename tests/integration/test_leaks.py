@@ -4,6 +4,7 @@ import os
 import pathlib
 import socket
 import subprocess
+import time
 
 from conftest import Engine, traces
 
@@ -36,8 +37,11 @@ def test_leaks_are_found():
         cgroup.mkdir()
         bound.bind(e.exec_root + "/left.sock")
         os.makedirs(e.exec_root + "/containers/" + ID)
-        found = traces(e)
-        assert kinds(found) == {"mount", "loop", "process", "cgroup", "socket", "folder"}, found
+        every = {"mount", "loop", "process", "cgroup", "socket", "folder"}
+        deadline = time.monotonic() + 10
+        while kinds(found := traces(e)) != every and time.monotonic() < deadline:
+            time.sleep(0.1)  # the process has just been started
+        assert kinds(found) == every, found
         # a process that names none of the folders, but is in a container's cgroup
         child = subprocess.Popen(["sleep", "100"])
         (cgroup / "cgroup.procs").write_text(str(child.pid))
