@@ -89,6 +89,7 @@ void hyperv_failed(struct shim *sh, const struct err *reason)
 	if (!h || h->failed)
 		return;
 	h->failed = true;
+	hyperv_name_end(h, &why);
 	hyperv_name_panic(h, &why);
 	if (hyperv_host_oom(h)) {
 		h->oom = true;

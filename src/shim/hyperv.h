@@ -86,6 +86,8 @@ int hyperv_boot(struct shim *sh, struct hyperv *h, const json_t *params, int sec
 int hyperv_scratch_ready(struct hyperv *h, struct err *err) MUST_CHECK;
 void hyperv_scratch_abandon(struct hyperv *h);
 void hyperv_read_console(struct hyperv *h);
+/* hyperv_name_end - a connection that broke: if that is because a process of the machine ended, say how it did. */
+void hyperv_name_end(struct hyperv *h, struct err *why);
 /* hyperv_name_panic - if the guest's kernel panicked, that is the cause of whatever was seen of the machine. */
 void hyperv_name_panic(struct hyperv *h, struct err *why);
 /* hyperv_limit_cpu - put the container's share of the processors on the machine, or take it off (boot and end are ours). */

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
@@ -17,7 +18,21 @@
 #include "base/log.h"
 #include "shim/hyperv.h"
 
+#define END_WAIT_MS  200
 #define SCRATCH_SIZE (20LL << 30)
+
+/* A process that ends closes its sockets before it can be reaped: give it the time. */
+void hyperv_name_end(struct hyperv *h, struct err *why)
+{
+	struct pollfd ends[2] = { { .fd = -1 }, { .fd = -1 } };
+
+	if (!h->vm || (why->code != EPIPE && why->code != ECONNRESET && why->code != EBADMSG))
+		return;
+	ends[0] = (struct pollfd){ .fd = vm_qemu_pidfd(h->vm), .events = POLLIN };
+	ends[1] = (struct pollfd){ .fd = vm_device_pidfd(h->vm), .events = POLLIN };
+	if (poll(ends, ARRAY_LEN(ends), END_WAIT_MS) > 0)
+		(void)vm_exit_text(h->vm, why->msg, sizeof(why->msg));
+}
 
 /* What the guest's kernel said last, if it panicked, is the cause of whatever was seen of the machine. */
 void hyperv_name_panic(struct hyperv *h, struct err *why)

@@ -94,8 +94,9 @@ def test_files_stay_over_restart(engine, container):
 
 def test_restart_of_a_container_that_removes_itself(engine, container):
     c = container("--rm", ..., "sh", "-c", "echo x >> /starts; exec sleep 100")
+    engine.ok("exec", c, "sh", "-c", "until [ -s /starts ]; do sleep 0.1; done")
     engine.ok("restart", "-t", "0", c)
-    time.sleep(0.5)
+    engine.ok("exec", c, "sh", "-c", "until [ $(wc -l < /starts) = 2 ]; do sleep 0.1; done", timeout=30)
     assert engine.inspect(c)["State"]["Running"]
     assert engine.ok("exec", c, "cat", "/starts").split() == ["x", "x"]
 
