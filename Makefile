@@ -6,7 +6,7 @@ PREFIX  ?= /usr/local
 SECONDS ?= 60
 PROGRAMS = walnut walnutd walnut-shim walnut-vmm walnut-worker walnut-fetch walnut-agent
 
-.PHONY: all nano demo test test-kvm kvm-shell unit asan fuzz lint bench install clean packages images
+.PHONY: all nano demo test test-kvm kvm-shell unit asan fuzz lint bench install uninstall clean packages images
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -60,6 +60,12 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+
+# By name: what was installed from another build goes too. State (/var/lib/walnut) stays.
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,walnut walnutd walnut-shim walnut-vmm walnut-worker walnut-fetch walnut-runtime)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/man/,$(foreach n,1 8,$(addprefix man$(n)/,$(notdir $(wildcard docs/man/*.$(n))))))
+	rm -rf $(DESTDIR)$(PREFIX)/libexec/walnut $(DESTDIR)$(PREFIX)/lib/walnut
 
 clean:
 	rm -rf build build-asan build-fuzz build-clang
