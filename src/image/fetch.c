@@ -457,6 +457,9 @@ static int ask(struct request *r, struct answer *a, struct err *err)
 	uint64_t delay = 300;
 
 	for (int try = 0;; try++) {
+		/* What was passed on is not asked for again. */
+		if (r->stream)
+			r->offset = passed_total;
 		int rc = perform(r, true, a, err);
 
 		if (rc == 0 && a->status == 401 && !challenged) {

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/log.h"
 #include "image/registry.h"
 #include "image/source.h"
@@ -443,6 +444,7 @@ static int check_config(struct pull *p, struct err *err)
 	image_ref_familiar(&p->ref, name, sizeof(name));
 	if (strcmp(os, "linux") != 0)
 		return err_set(err, EINVAL, "image operating system \"%.40s\" cannot be used on this platform", os);
+	/* A single manifest says nothing of its platform: the config does. */
 	if (p->platform_given && (strcmp(arch, p->arch) || strcmp(os, p->os)))
 		return err_set(
 			err, ENOENT,
@@ -537,6 +539,23 @@ static int choose(struct pull *p, const json_t *list, struct err *err)
 		       p->variant[0] ? "/" : "", p->variant);
 }
 
+/* is_here - the store has this image with these very layers; then its config is read there. */
+static bool is_here(struct pull *p, const char *id)
+{
+	const struct image *im = store_by_id(p->j->s, id);
+	bool same = im && im->nlayers == p->n;
+
+	for (size_t i = 0; same && i < p->n; i++)
+		same = im->layers[i].blob && !strcmp(json_str(im->layers[i].blob, "digest", ""), p->layers[i].digest);
+	CLEAN_FREE char *path = same ? store_blob_path(p->j->s, id) : NULL;
+
+	p->config = path ? fd_read_file(AT_FDCWD, path, 8U << 20, &p->config_len, NULL) : NULL;
+	if (p->config && check_config(p, NULL) == 0)
+		return true;
+	free(take_ptr(p->config));
+	return false;
+}
+
 static int use_manifest(struct pull *p, const json_t *result, struct err *err)
 {
 	const json_t *text = json_object_get(result, "text");
@@ -574,9 +593,8 @@ static int use_manifest(struct pull *p, const json_t *result, struct err *err)
 		rc = err_set(err, EINVAL, "the registry's manifest has a bad config");
 	if (rc < 0)
 		return rc;
-	for (size_t i = 0; i < p->n; i++)
-		if (!store_layer(p->j->s, p->layers[i].digest))
-			p->layers[i].shown_waiting = false;
+	if (is_here(p, config))
+		return 0;
 	p->j->proc = registry_ask(&p->registry, p->j, "text", json_pack("{s:s}", "digest", config), -1, -1, NULL,
 				  got_config, p, err);
 	return p->j->proc ? 0 : -err->code;
@@ -632,6 +650,8 @@ static void got_manifest(void *arg, const json_t *result, const struct err *fail
 		if (p->j->progress)
 			p->j->progress(p->j->arg, line);
 	}
+	if (rc == 0 && p->config)
+		finish(p);
 }
 
 static int take_platform(struct pull *p, const char *platform, struct err *err)
