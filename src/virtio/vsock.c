@@ -550,7 +550,7 @@ struct virtio_ops vsock_ops(void)
 {
 	return (struct virtio_ops){ .name = "vsock",
 				    .id = VIRTIO_ID_VSOCK,
-				    .queues = 2,
+				    .queues = 3,
 				    .queue_max = 128,
 				    .get_config = get_config,
 				    .kick = kick,

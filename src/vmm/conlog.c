@@ -66,12 +66,10 @@ static void pass_on(struct conlog *c, const char *bytes, size_t n)
 	c->tokens -= n;
 }
 
-void conlog_write(void *arg, const void *bytes, size_t n)
+static void put_bytes(struct conlog *c, const void *bytes, size_t n)
 {
-	struct conlog *c = arg;
 	uint64_t now = now_ms();
 
-	(void)pthread_mutex_lock(&c->lock);
 	if (now > c->refilled_ms) {
 		c->tokens += (now - c->refilled_ms) * CONLOG_RATE / 1000;
 		if (c->tokens > CONLOG_BURST)
@@ -80,6 +78,25 @@ void conlog_write(void *arg, const void *bytes, size_t n)
 	}
 	keep(c, bytes, n);
 	pass_on(c, bytes, n);
+}
+
+void conlog_write(void *arg, const void *bytes, size_t n)
+{
+	struct conlog *c = arg;
+
+	(void)pthread_mutex_lock(&c->lock);
+	put_bytes(c, bytes, n);
+	(void)pthread_mutex_unlock(&c->lock);
+}
+
+void conlog_put(struct conlog *c, char byte)
+{
+	(void)pthread_mutex_lock(&c->lock);
+	c->line[c->line_len++] = byte;
+	if (byte == '\n' || c->line_len == sizeof(c->line)) {
+		put_bytes(c, c->line, c->line_len);
+		c->line_len = 0;
+	}
 	(void)pthread_mutex_unlock(&c->lock);
 }
 

@@ -21,11 +21,15 @@ struct conlog {
 	uint64_t tokens, refilled_ms, dropped;
 	uint64_t total; /* bytes that came to `kept` */
 	char kept[CONLOG_KEPT];
+	char line[128]; /* from the serial port, byte by byte */
+	size_t line_len;
 };
 
 void conlog_init(struct conlog *c, int fd);
 /* conlog_write - @arg: the struct conlog, as console_ops calls it. */
 void conlog_write(void *arg, const void *bytes, size_t n);
+/* conlog_put - one byte; passed on with its line. */
+void conlog_put(struct conlog *c, char byte);
 /* conlog_find - the text that follows @mark up to the line's end, in what is kept. Return: found. */
 bool conlog_find(struct conlog *c, const char *mark, char *to, size_t size);
 

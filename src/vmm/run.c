@@ -92,7 +92,7 @@ static void out(void *arg, uint16_t port, uint32_t len, const uint8_t *from)
 	struct run *r = arg;
 
 	if (port == SERIAL && !(__atomic_load_n(&r->serial_lcr, __ATOMIC_RELAXED) & LCR_DLAB))
-		conlog_write(&r->conlog, from, 1);
+		conlog_put(&r->conlog, (char)from[0]);
 	else if (port == SERIAL + SERIAL_LCR)
 		__atomic_store_n(&r->serial_lcr, from[0], __ATOMIC_RELAXED);
 	else if (port == KEYBOARD && from[0] == KBD_RESET)
@@ -176,6 +176,7 @@ static _Noreturn void end(struct run *r)
 	char panic[160];
 
 	guest_pause(&r->guest);
+	conlog_put(&r->conlog, '\n');
 	if (r->guest.end != GUEST_RESET)
 		log_warn("the virtual machine %s", r->guest.end_text);
 	if ((r->guest.end == GUEST_RESET || r->guest.end == GUEST_PANIC) &&
