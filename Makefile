@@ -6,7 +6,7 @@ PREFIX  ?= /usr/local
 SECONDS ?= 60
 PROGRAMS = walnut walnutd walnut-shim walnut-vmm walnut-worker walnut-fetch walnut-agent
 
-.PHONY: all nano demo test test-kvm kvm-shell unit asan fuzz lint bench install uninstall clean packages images
+.PHONY: all nano demo test test-kvm kvm-shell unit asan fuzz lint parity bench install uninstall clean packages images
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -49,6 +49,10 @@ fuzz:
 
 lint:
 	tools/lint
+
+# docs/parity.md's table of tests, from the last run of tests/run integration
+parity:
+	tools/parity $(BUILD)/test-results/integration.xml
 
 bench: all nano
 	bench/run
