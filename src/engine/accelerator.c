@@ -179,13 +179,18 @@ int accelerator_choose(const char *wanted, struct accelerator *out, struct err *
 			 "this machine's KVM emulates kernel mode (%d million instructions per second)", mips);
 	else
 		snprintf(kvm, sizeof(kvm),
-			 "this machine's KVM runs at native speed (%d million instructions per second), "
-			 "but walnut-vmm's KVM monitor is not built yet",
+			 "this machine's KVM runs kernel mode at native speed (%d million instructions per second)",
 			 mips);
+	if (mips >= (int)NATIVE_MIPS && strcmp(wanted, "software") != 0) {
+		out->kind = ACCELERATOR_KVM;
+		snprintf(out->reason, sizeof(out->reason), "%s", kvm);
+		return 0;
+	}
 	if (!strcmp(wanted, "kvm"))
-		return err_set(err, EOPNOTSUPP, "accelerator kvm is not available: %s; use --accelerator=software%s",
-			       kvm,
-			       mips >= (int)NATIVE_MIPS ? "" : " (walnut-vmm's KVM monitor is not built yet, either)");
+		return err_set(err, EOPNOTSUPP,
+			       "accelerator kvm is not available: %s; use --accelerator=software, or a machine with "
+			       "hardware virtualization switched on (nested, if it is a virtual machine itself)",
+			       kvm);
 	if (!out->qemu[0] && !strcmp(wanted, "software"))
 		return err_set(
 			err, EOPNOTSUPP,
