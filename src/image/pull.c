@@ -101,7 +101,7 @@ static void others(struct image_store *s)
 
 		for (size_t k = 0; p && k < i; k++)
 			p = p->next;
-		if (p && p->layers)
+		if (p && p->j->staging_fd >= 0)
 			start_layers(p);
 	}
 }
