@@ -5,6 +5,7 @@
 
 #include "api/http.h"
 
+extern const struct http_route routes_archive[];
 extern const struct http_route routes_containers[];
 extern const struct http_route routes_df[];
 extern const struct http_route routes_exec[];

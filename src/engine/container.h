@@ -165,6 +165,26 @@ void shim_client_free(struct shim_client *s);
 void engine_container_on_shim_event(struct engine_container *c, const char *event, const json_t *params);
 void engine_container_on_shim_gone(struct engine_container *c);
 
+/* tree.c: the files of a container, by walnut-tree. */
+struct engine_tree;
+/*
+ * Called once. @head: {"stat"}, {"changes"} or {}; NULL with @err. @out: the archive, if there is one (borrowed: duplicate it);
+ * @more: its bytes that came with the head.
+ */
+typedef void (*engine_tree_fn)(const json_t *head, const struct err *err, int out, const struct buf *more, void *arg);
+/**
+ * engine_tree_start
+ * @verb: "stat", "get", "put", "export", "changes"
+ * @in: for "put": where the archive is read (borrowed); else -1
+ *
+ * Return: NULL with @err (@fn is not called then).
+ */
+struct engine_tree *engine_tree_start(struct engine_container *c, const char *verb, const char *path,
+				      const json_t *options, int in, engine_tree_fn fn, void *arg,
+				      struct err *err) MUST_CHECK;
+/* engine_tree_cancel - before @fn was called; it is not called any more. */
+void engine_tree_cancel(struct engine_tree *t);
+
 /* logs.c */
 struct logs_options {
 	bool out, err, follow, timestamps, mux;

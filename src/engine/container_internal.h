@@ -20,6 +20,10 @@ void container_maybe_remove(struct engine_container *c);
 /* container_ended - @exit: the shim's exit.json. */
 void container_ended(struct engine_container *c, const json_t *exit);
 
+/* container_layers - paths of the image's layers, lowest first; container_prepare - the folders of a run. */
+json_t *container_layers(struct engine_container *c, struct err *err) MUST_CHECK;
+int container_prepare(struct engine_container *c, struct err *err) MUST_CHECK;
+
 /* health.c: from the start of the container to its end; status: "none", "starting", "healthy", "unhealthy". */
 void health_start(struct engine_container *c);
 void health_stop(struct engine_container *c);

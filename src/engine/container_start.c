@@ -96,7 +96,7 @@ static void container_started(json_t *result, const struct err *err, void *arg)
 	free(call);
 }
 
-static json_t *container_layers(struct engine_container *c, struct err *err)
+json_t *container_layers(struct engine_container *c, struct err *err)
 {
 	const struct image *im = image_find(c->engine->images, c->image_id, err);
 	json_t *layers = im ? json_array() : NULL;
@@ -239,7 +239,7 @@ static json_t *container_start_params(struct engine_container *c, json_t *spec, 
 	return p;
 }
 
-static int container_prepare(struct engine_container *c, struct err *err)
+int container_prepare(struct engine_container *c, struct err *err)
 {
 	char path[PATH_MAX];
 	static const char *const subdirs[] = { "upper", "work" };
