@@ -60,6 +60,10 @@ void boot_stop_disks(void); /* kill, sync, unmount */
 /* setup.c */
 int setup_guest(struct agent *a, const json_t *params, struct err *err) MUST_CHECK;
 
+/* ps.c */
+/* ps_process - a process as link_processes_copy takes it; NULL when it is gone. */
+json_t *ps_process(pid_t pid);
+
 /* stream.c */
 /* stream_dial - connect to a port of the host; blocking. Return: descriptor or -errno. */
 int stream_dial(struct agent *a, int port, struct err *err) MUST_CHECK;

@@ -316,7 +316,7 @@ static int stats(struct agent *a, const json_t *params, json_t **result, struct 
 
 static int pids(struct agent *a, const json_t *params, json_t **result, struct err *err)
 {
-	CLEAN_JSON json_t *list = json_array();
+	CLEAN_JSON json_t *list = json_array(), *processes = json_array();
 	CLEAN_FREE pid_t *all = NULL;
 	size_t n = 0;
 	int rc = need_container(a, err);
@@ -325,10 +325,14 @@ static int pids(struct agent *a, const json_t *params, json_t **result, struct e
 		rc = container_pids(a->container, &all, &n, err);
 	if (rc < 0)
 		return rc;
-	for (size_t i = 0; i < n && i < LINK_PIDS_MAX; i++)
-		if (json_array_append_new(list, json_integer(all[i])) < 0)
+	for (size_t i = 0; i < n && i < LINK_PIDS_MAX; i++) {
+		json_t *process = i < LINK_PROCESSES_MAX ? ps_process(all[i]) : NULL;
+
+		if (json_array_append_new(list, json_integer(all[i])) < 0 ||
+		    (process && json_array_append_new(processes, process) < 0))
 			return err_sys(err, ENOMEM, "list processes");
-	*result = json_pack("{s:O}", "pids", list);
+	}
+	*result = json_pack("{s:O, s:O}", "pids", list, "processes", processes);
 	return 0;
 }
 

@@ -184,6 +184,49 @@ int link_pids_parse(const json_t *result, pid_t **pids, size_t *n, struct err *e
 	return 0;
 }
 
+static json_t *copy_process(const json_t *from, struct err *err)
+{
+	static const char *const numbers[] = { "pid", "ppid", "uid", "start", "time", "threads", "vsz_kb", "rss_kb" };
+	static const struct {
+		const char *key;
+		size_t max;
+	} texts[] = { { "comm", 64 }, { "args", LINK_ARGS_MAX }, { "state", 8 }, { "tty", 32 } };
+	CLEAN_JSON json_t *out = json_object();
+	char text[LINK_ARGS_MAX + 1];
+	int64_t n;
+
+	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+		if (get_number(from, numbers[i], COUNTER_MAX, &n, err) < 0 ||
+		    json_object_set_new(out, numbers[i], json_integer(n)) < 0)
+			return NULL;
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+		if (get_text(from, texts[i].key, texts[i].max, text, err) < 0 ||
+		    json_object_set_new(out, texts[i].key, json_string(text)) < 0)
+			return NULL;
+	return take_ptr(out);
+}
+
+json_t *link_processes_copy(const json_t *result, struct err *err)
+{
+	const json_t *list = json_object_get(result, "processes");
+	CLEAN_JSON json_t *out = json_array();
+
+	if (!json_is_array(list) || json_array_size(list) > LINK_PROCESSES_MAX) {
+		(void)err_set(err, EBADMSG, "the guest's agent sent a bad \"processes\"");
+		return NULL;
+	}
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_t *process = copy_process(json_array_get(list, i), err);
+
+		if (!process || json_array_append_new(out, process) < 0) {
+			if (!err->code)
+				(void)err_sys(err, ENOMEM, "list processes");
+			return NULL;
+		}
+	}
+	return take_ptr(out);
+}
+
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 char *link_base64_encode(const void *bytes, size_t n)

@@ -16,20 +16,22 @@
 #include "base/err.h"
 #include "base/json.h"
 
-#define LINK_VERSION      1
-#define LINK_HOST_CID     2
-#define LINK_CONTROL_PORT 1024 /* the agent's control connection */
-#define LINK_STREAM_PORT  1025 /* the shim numbers stdio streams from here */
-#define LINK_STREAM_LAST  65535
-#define LINK_ID_MAX       128 /* bytes of an exec_id, without the NUL */
-#define LINK_KERNEL_MAX   128
-#define LINK_LAYERS_MAX   255 /* partitions of one disk */
-#define LINK_FILES_MAX    64
-#define LINK_PIDS_MAX     65536
-#define LINK_ENTROPY_MAX  512 /* bytes */
-#define LINK_SECCOMP_MAX  (4096 * 8)
-#define LINK_GUEST_ROOTFS "/run/rootfs"
-#define LINK_GUEST_INIT   "/walnut-init"
+#define LINK_VERSION       1
+#define LINK_HOST_CID      2
+#define LINK_CONTROL_PORT  1024 /* the agent's control connection */
+#define LINK_STREAM_PORT   1025 /* the shim numbers stdio streams from here */
+#define LINK_STREAM_LAST   65535
+#define LINK_ID_MAX        128 /* bytes of an exec_id, without the NUL */
+#define LINK_KERNEL_MAX    128
+#define LINK_LAYERS_MAX    255 /* partitions of one disk */
+#define LINK_FILES_MAX     64
+#define LINK_PIDS_MAX      65536
+#define LINK_PROCESSES_MAX 1024 /* described by "pids"; more are numbers only */
+#define LINK_ARGS_MAX      1024 /* bytes of a process's arguments */
+#define LINK_ENTROPY_MAX   512  /* bytes */
+#define LINK_SECCOMP_MAX   (4096 * 8)
+#define LINK_GUEST_ROOTFS  "/run/rootfs"
+#define LINK_GUEST_INIT    "/walnut-init"
 
 enum link_event_kind { LINK_EVENT_HELLO, LINK_EVENT_EXITED, LINK_EVENT_EXEC_EXITED, LINK_EVENT_OOM };
 
@@ -70,6 +72,9 @@ int link_stats_parse(const json_t *result, struct link_stats *out, struct err *e
 int link_pid_parse(const json_t *result, pid_t *out, struct err *err) MUST_CHECK;
 /* @pids: owned by the caller (free). */
 int link_pids_parse(const json_t *result, pid_t **pids, size_t *n, struct err *err) MUST_CHECK;
+
+/* link_processes_copy - "processes" of the answer to "pids", checked and made printable. New reference, or NULL with @err. */
+json_t *link_processes_copy(const json_t *result, struct err *err) MUST_CHECK;
 
 /* link_text_clean - copy at most @size - 1 bytes of @text; what is not printable ASCII becomes '?'. */
 void link_text_clean(char *out, size_t size, const char *text);

@@ -120,14 +120,18 @@ static void stats_done(struct shim *sh, struct hyperv_pending *p, const json_t *
 
 static void pids_done(struct shim *sh, struct hyperv_pending *p, const json_t *result, const struct err *failure)
 {
+	CLEAN_JSON json_t *processes = NULL;
 	CLEAN_FREE pid_t *pids = NULL;
 	struct err err = ERR_INIT;
 	size_t n;
 
-	if (failure || link_pids_parse(result, &pids, &n, &err) < 0)
+	if (!failure && !link_pids_parse(result, &pids, &n, &err))
+		processes = link_processes_copy(result, &err);
+	if (!processes)
 		control_fail(p->reply, failure ? failure : &err);
 	else
-		control_reply(p->reply, json_deep_copy(result));
+		control_reply(p->reply, json_pack("{s:o, s:O}", "pids", json_deep_copy(json_object_get(result, "pids")),
+						  "processes", processes));
 	p->reply = NULL;
 }
 

@@ -37,6 +37,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	(void)!link_stats_parse(result, &stats, &err);
 	(void)!link_pid_parse(result, &pid, &err);
 	(void)!link_pids_parse(result, &pids, &count, &err);
+	json_decref(link_processes_copy(result, &err));
 	text = json_str(result, "text", NULL);
 	if (text && !link_base64_decode(text, 4096, &out, &count) && count > 4096)
 		abort();

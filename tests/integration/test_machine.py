@@ -184,6 +184,38 @@ def test_pause(engine, container):
     assert exited(engine, c)["ExitCode"] == 137
 
 
+def test_top(engine, container):
+    """The table comes from the machine the processes run on; there need be no ps in the container."""
+    c = container(..., "sh", "-c", "sleep 1234 & exec sleep 5678")
+    assert wait_for(lambda: "1234" in (top := engine.ok("top", c)) and "exec" not in top)
+    lines = engine.ok("top", c, "-o", "pid,ppid,args").splitlines()
+    assert lines[0].split() == ["PID", "PPID", "COMMAND"]
+    found = {" ".join(line.split()[2:]): line.split()[:2] for line in lines[1:]}
+    assert set(found) == {"sleep 5678", "sleep 1234"} and found["sleep 1234"][1] == found["sleep 5678"][0]
+    assert engine.ok("top", c).splitlines()[0].split()[:2] == ["UID", "PID"]
+
+
+def test_out_of_memory(engine, iso):
+    result = engine.docker("run", "--name", "oom-" + iso, "--isolation=" + iso, "--memory=48m", "--memory-swap=48m", IMAGE,
+                           "tail", "/dev/zero")
+    try:
+        assert result.code == 137 and engine.inspect("oom-" + iso)["State"]["OOMKilled"]
+        told = engine.ok("events", "--since", "5m", "--until", str(int(time.time()) + 1), "--filter", "container=oom-" + iso,
+                         "--format", "{{.Action}}").split()
+        assert "oom" in told and "die" in told
+    finally:
+        engine.docker("rm", "-f", "oom-" + iso)
+
+
+def test_fork_bomb_within_a_limit(engine, container):
+    c = container("--pids-limit=40", ..., "sh", "-c", "while :; do sleep 100 & done")
+    neighbour = container(..., "sleep", "600")
+    time.sleep(1)
+    assert engine.ok("exec", neighbour, "echo", "alive") == "alive"
+    engine.ok("kill", c) if engine.inspect(c)["State"]["Running"] else None
+    assert exited(engine, c)["ExitCode"] in (2, 137)
+
+
 # ---- what a container finds
 
 def test_low_ports_and_ping(run):

@@ -78,6 +78,34 @@ static void answers_are_checked(void **state)
 	assert_int_equal(link_stats_parse(none, &stats, &err), -EBADMSG);
 }
 
+static json_t *one_process(int pid, const char *args)
+{
+	return json_pack("{s:[{s:i, s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i}]}", "processes", "pid", pid,
+			 "ppid", 1, "uid", 0, "comm", "sh", "args", args, "state", "S", "tty", "", "start", 1, "time",
+			 2, "threads", 1, "vsz_kb", 3, "rss_kb", 4);
+}
+
+static void processes_are_checked(void **state)
+{
+	struct err err = ERR_INIT;
+	CLEAN_JSON json_t *good = one_process(7, "sh\n-c"), *bad = one_process(-1, "sh"), *none = json_object();
+	CLEAN_JSON json_t *missing = json_pack("{s:[{s:i}]}", "processes", "pid", 1);
+	CLEAN_JSON json_t *copy = link_processes_copy(good, &err);
+	char longest[LINK_ARGS_MAX + 2];
+	CLEAN_JSON json_t *over = NULL;
+
+	memset(longest, 'x', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = '\0';
+	over = one_process(7, longest);
+	assert_non_null(copy);
+	assert_string_equal(json_str(json_array_get(copy, 0), "args", ""), "sh?-c");
+	assert_int_equal(json_int(json_array_get(copy, 0), "pid", 0), 7);
+	assert_null(link_processes_copy(bad, &err));
+	assert_null(link_processes_copy(none, &err));
+	assert_null(link_processes_copy(missing, &err));
+	assert_null(link_processes_copy(over, &err));
+}
+
 static void base64_there_and_back(void **state)
 {
 	unsigned char in[70];
@@ -111,9 +139,8 @@ static void base64_refuses(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(events_are_checked),
-		cmocka_unit_test(answers_are_checked),
-		cmocka_unit_test(base64_there_and_back),
+		cmocka_unit_test(events_are_checked),    cmocka_unit_test(answers_are_checked),
+		cmocka_unit_test(processes_are_checked), cmocka_unit_test(base64_there_and_back),
 		cmocka_unit_test(base64_refuses),
 	};
 
