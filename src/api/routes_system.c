@@ -5,6 +5,8 @@
  */
 #include "api/routes.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,22 +104,78 @@ static void info_host(json_t *o)
 	set(o, "CgroupVersion", json_string(v2 ? "2" : "1"));
 }
 
-static void info_limits(json_t *o)
+static bool file_says(const char *path, char first)
 {
-	static const char *const yes[] = { "MemoryLimit",    "SwapLimit",        "CpuCfsPeriod",     "CpuCfsQuota",
-					   "CPUShares",      "CPUSet",           "PidsLimit",        "OomKillDisable",
-					   "IPv4Forwarding", "BridgeNfIptables", "BridgeNfIp6tables" };
+	CLEAN_FREE char *text = fd_read_file(AT_FDCWD, path, 4096, NULL, NULL);
 
-	for (size_t i = 0; i < ARRAY_LEN(yes); i++)
-		set(o, yes[i], json_true());
+	return text && *text == first;
+}
+
+static bool controller_there(const char *controllers, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (const char *p = controllers; p && (p = strstr(p, name)); p += n)
+		if ((p == controllers || p[-1] == ' ') && (!p[n] || p[n] == ' ' || p[n] == '\n'))
+			return true;
+	return false;
+}
+
+/* Each of Docker's flags, with where cgroup version 1 and version 2 show it; NULL: that version does not have it. */
+static const struct {
+	const char *flag, *v1, *v2_controller, *warning;
+} limits[] = {
+	{ "MemoryLimit", "memory/memory.limit_in_bytes", "memory", "WARNING: No memory limit support" },
+	{ "SwapLimit", "memory/memory.memsw.limit_in_bytes", "memory", "WARNING: No swap limit support" },
+	{ "OomKillDisable", "memory/memory.oom_control", NULL, NULL },
+	{ "CpuCfsPeriod", "cpu/cpu.cfs_period_us", "cpu", "WARNING: No cpu cfs period support" },
+	{ "CpuCfsQuota", "cpu/cpu.cfs_quota_us", "cpu", "WARNING: No cpu cfs quota support" },
+	{ "CPUShares", "cpu/cpu.shares", "cpu", "WARNING: No cpu shares support" },
+	{ "CPUSet", "cpuset/cpuset.cpus", "cpuset", "WARNING: No cpuset support" },
+	{ "PidsLimit", "pids/cgroup.procs", "pids", "WARNING: No pids limit support" },
+};
+
+static void info_limits(json_t *o, json_t *warnings)
+{
+	CLEAN_FREE char *controllers = fd_read_file(AT_FDCWD, "/sys/fs/cgroup/cgroup.controllers", 4096, NULL, NULL);
+	char path[128];
+
+	for (size_t i = 0; i < ARRAY_LEN(limits); i++) {
+		bool there;
+
+		(void)snprintf(path, sizeof(path), "/sys/fs/cgroup/%s", limits[i].v1);
+		there = controllers ? limits[i].v2_controller && controller_there(controllers, limits[i].v2_controller)
+				    : !access(path, F_OK);
+		set(o, limits[i].flag, json_boolean(there));
+		if (!there && limits[i].warning)
+			(void)json_array_append_new(warnings, json_string(limits[i].warning));
+	}
+	set(o, "IPv4Forwarding", json_boolean(file_says("/proc/sys/net/ipv4/ip_forward", '1')));
+	set(o, "BridgeNfIptables", json_boolean(file_says("/proc/sys/net/bridge/bridge-nf-call-iptables", '1')));
+	set(o, "BridgeNfIp6tables", json_boolean(file_says("/proc/sys/net/bridge/bridge-nf-call-ip6tables", '1')));
+}
+
+static json_int_t open_files(void)
+{
+	CLEAN_DIR DIR *dir = opendir("/proc/self/fd");
+	json_int_t n = -3; /* ".", ".." and the folder itself */
+
+	while (dir && readdir(dir))
+		n++;
+	return n;
+}
+
+/* What does not change while the engine runs. */
+static void info_fixed(json_t *o)
+{
 	set(o, "Debug", json_false());
 	set(o, "LiveRestoreEnabled", json_true());
 	set(o, "ExperimentalBuild", json_false());
-	set(o, "NFd", json_integer(0));
+	set(o, "NFd", json_integer(open_files()));
 	set(o, "NGoroutines", json_integer(1));
 	set(o, "NEventsListener", json_integer(0));
 	set(o, "LoggingDriver", json_string("json-file"));
-	set(o, "Driver", json_string("erofs+overlayfs"));
+	set(o, "Driver", json_string("erofs-overlay"));
 	set(o, "Plugins",
 	    json_pack("{s:[],s:[s,s,s],s:n,s:[s,s]}", "Volume", "Network", "bridge", "host", "null", "Authorization",
 		      "Log", "json-file", "none"));
@@ -127,7 +185,9 @@ static void info_limits(json_t *o)
 	set(o, "HttpsProxy", json_string(""));
 	set(o, "NoProxy", json_string(""));
 	set(o, "IndexServerAddress", json_string("https://index.docker.io/v1/"));
-	set(o, "Runtimes", json_pack("{s:{s:s}}", "walnut", "path", "walnut-shim"));
+	set(o, "Runtimes",
+	    json_pack("{s:{s:s}, s:{s:s}, s:{s:s}}", "hyperv", "path", "walnut-shim", "process", "path", "walnut-shim",
+		      "walnut", "path", "walnut-shim"));
 	set(o, "DefaultRuntime", json_string("walnut"));
 	set(o, "Swarm",
 	    json_pack("{s:s,s:s,s:s,s:b,s:s,s:n}", "NodeID", "", "NodeAddr", "", "LocalNodeState", "inactive",
@@ -136,7 +196,7 @@ static void info_limits(json_t *o)
 	set(o, "RuncCommit", json_pack("{s:s}", "ID", ""));
 	set(o, "InitCommit", json_pack("{s:s}", "ID", ""));
 	set(o, "InitBinary", json_string("walnut-shim"));
-	set(o, "SecurityOptions", json_pack("[s]", "name=seccomp,profile=builtin"));
+	set(o, "SecurityOptions", json_pack("[s, s]", "name=seccomp,profile=builtin", "name=cgroupns"));
 	set(o, "CDISpecDirs", json_array());
 }
 
@@ -163,7 +223,8 @@ static void sys_info(struct http_conn *c, const struct http_request *r, void *ar
 	set(o, "DockerRootDir", json_string(e->config.data_root ? e->config.data_root : ""));
 	set(o, "Isolation", json_string(engine_isolation_name(e->config.isolation)));
 	info_host(o);
-	info_limits(o);
+	info_fixed(o);
+	info_limits(o, warnings);
 	set(o, "DriverStatus",
 	    json_pack("[[s,s],[s,s],[s,s]]", "Layers", "EROFS", "hyperv accelerator", accelerator_name(a.kind),
 		      "Reason", a.reason));
