@@ -179,52 +179,89 @@ void engine_container_pause(struct engine_container *c, bool pause, engine_done_
 		container_ask(c, pause ? "pause" : "resume", NULL, pause ? 1 : 2, done, arg);
 }
 
+/* ---- update ---- */
+
 struct update_call {
 	struct engine_container *c;
+	json_t *merged; /* HostConfig as it is when the shim has said yes */
 	engine_done_fn done;
 	void *arg;
-	json_t *before; /* the HostConfig to go back to */
 };
 
-/* The update is all or nothing: what the running container does not take is not kept for its next start either. */
-static void update_done(json_t *result, const struct err *err, void *arg)
+static void update_done(json_t *result, const struct err *failure, void *arg)
 {
 	struct update_call *u = arg;
 	struct engine_container *c = u->c;
+	struct err err = ERR_INIT;
 
-	if (err) {
+	if (failure) {
+		(void)err_set(&err, failure->code == EINVAL ? EINVAL : EIO, "Cannot update container %s: %.300s", c->id,
+			      failure->msg);
+	} else {
 		json_decref(c->host_config);
-		c->host_config = json_incref(u->before);
-	}
-	engine_container_save(c);
-	if (!err)
+		c->host_config = json_incref(u->merged);
+		engine_container_save(c);
 		engine_container_event(c, "update", NULL);
-	u->done(c, err, u->arg);
-	json_decref(u->before);
+	}
+	u->done(c, failure ? &err : NULL, u->arg);
+	json_decref(u->merged);
 	free(u);
+}
+
+/* The fields that Docker's update has (moby, api/types/container/hostconfig.go, UpdateConfig) and that are done here. */
+static int update_merge(const struct engine_container *c, const json_t *body, json_t *merged, struct err *err)
+{
+	static const char *const known[] = { "CpuShares",  "Memory",     "NanoCpus",     "CpuPeriod",
+					     "CpuQuota",   "CpusetCpus", "CpusetMems",   "MemoryReservation",
+					     "MemorySwap", "PidsLimit",  "RestartPolicy" };
+	int64_t swap = json_int(c->host_config, "MemorySwap", 0), memory = json_int(body, "Memory", 0);
+	const json_t *restart = json_object_get(body, "RestartPolicy");
+	const char *key;
+	json_t *v;
+
+	json_object_foreach((json_t *)body, key, v) {
+		size_t i = 0;
+
+		if (!json_nonempty(v) || (!strcmp(key, "RestartPolicy") && !*json_str(v, "Name", "")))
+			continue;
+		while (i < ARRAY_LEN(known) && strcmp(known[i], key))
+			i++;
+		if (i == ARRAY_LEN(known))
+			return err_set(err, ENOSYS, "update of %.100s is not supported by this version of Walnut", key);
+		(void)json_object_set(merged, key, v);
+	}
+	if (memory > 0 && swap > 0 && memory > swap && !json_int(body, "MemorySwap", 0))
+		return err_set(
+			err, EINVAL,
+			"Memory limit should be smaller than already set memoryswap limit, update the memoryswap at "
+			"the same time");
+	if (*json_str(restart, "Name", "") && strcmp(json_str(restart, "Name", ""), "no") &&
+	    json_bool(c->host_config, "AutoRemove", false))
+		return err_set(err, EINVAL,
+			       "Restart policy cannot be updated because AutoRemove is enabled for the container");
+	return container_check_limits(merged, err);
 }
 
 void engine_container_update(struct engine_container *c, const json_t *body, engine_done_fn done, void *arg)
 {
 	struct err err = ERR_INIT;
 	struct update_call *u = calloc(1, sizeof(*u));
-	const char *key;
-	json_t *v;
+	CLEAN_JSON json_t *spec = NULL;
 
 	bug_on(!u);
-	*u = (struct update_call){ c, done, arg, json_deep_copy(c->host_config) };
-	json_object_foreach((json_t *)body, key, v)
-		if (json_nonempty(v))
-			(void)json_object_set(c->host_config, key, v);
-	CLEAN_JSON json_t *spec = container_live(c) && c->shim ? spec_build(c, &err) : NULL;
-
-	if (!spec) {
-		update_done(NULL, err.code ? &err : NULL, u);
+	*u = (struct update_call){ c, json_deep_copy(c->host_config), done, arg };
+	if (update_merge(c, body, u->merged, &err)) {
+		done(c, &err, arg);
+		json_decref(u->merged);
+		free(u);
 		return;
 	}
-	json_t *resources = json_object_get(json_object_get(spec, "linux"), "resources");
-
-	shim_client_call(c->shim, "update", json_pack("{s:O}", "resources", resources), NULL, 0, update_done, u);
+	if (!container_live(c) || !c->shim) {
+		update_done(NULL, NULL, u);
+		return;
+	}
+	spec = spec_resources_only(u->merged);
+	shim_client_call(c->shim, "update", json_pack("{s:O}", "resources", spec), NULL, 0, update_done, u);
 }
 
 static void container_delete(struct engine_container *c, engine_done_fn done, void *arg)

@@ -46,5 +46,7 @@ void container_defaults(struct engine_container *c);
 
 /* spec_build.c: spec_default_paths - MaskedPaths and ReadonlyPaths where @host has none. */
 void spec_default_paths(json_t *host);
+/* spec_resources_only - linux.resources for a HostConfig, without devices: for an update. New reference. */
+json_t *spec_resources_only(const json_t *host);
 
 #endif

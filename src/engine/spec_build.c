@@ -257,6 +257,14 @@ static void spec_resources(const json_t *host, json_t *linux_object)
 		(void)json_object_set_new(r, "pids", json_pack("{s:I}", "limit", (json_int_t)(pids < 0 ? -1 : pids)));
 }
 
+json_t *spec_resources_only(const json_t *host)
+{
+	CLEAN_JSON json_t *l = json_object();
+
+	spec_resources(host, l);
+	return json_incref(json_object_get(l, "resources"));
+}
+
 static void spec_rlimits(const json_t *host, json_t *process)
 {
 	json_t *list = json_array(), *v;
