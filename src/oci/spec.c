@@ -4,193 +4,76 @@
  * config.md and config-linux.md). Wrong types and unknown values are errors that
  * name the field. Fields that ask for something this engine does not do are errors too.
  */
-#include <ctype.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "oci/parse.h"
 #include "oci/spec.h"
 
-static int parse_capability_set(const json_t *caps, const char *key, uint64_t *mask, struct err *err)
+static int parse_id_map(const json_t *o, const char *key, struct oci_id_map **out, size_t *n, struct err *err)
 {
 	const json_t *a, *v;
 	size_t i;
-	int r = oci_get_array(caps, key, &a, err);
-
-	if (r < 0)
-		return r;
-	json_array_foreach(a, i, v) {
-		int n = json_is_string(v) ? oci_capability_number(json_string_value(v)) : -EINVAL;
-
-		if (n < 0)
-			return err_set(err, EINVAL, "OCI spec: unknown capability in %s: %s", key,
-				       json_is_string(v) ? json_string_value(v) : "not a string");
-		*mask |= UINT64_C(1) << n;
-	}
-	return 0;
-}
-
-static int parse_capabilities(const json_t *json, struct oci_process *p, struct err *err)
-{
-	const struct {
-		const char *key;
-		uint64_t *mask;
-	} sets[] = {
-		{ "bounding", &p->capabilities.bounding },       { "effective", &p->capabilities.effective },
-		{ "inheritable", &p->capabilities.inheritable }, { "permitted", &p->capabilities.permitted },
-		{ "ambient", &p->capabilities.ambient },
-	};
-	const json_t *caps;
-	int r = oci_get_object(json, "capabilities", &caps, err);
-
-	if (r < 0 || !caps)
-		return r;
-	p->capabilities_given = true;
-	for (size_t i = 0; i < ARRAY_LEN(sets); i++) {
-		r = parse_capability_set(caps, sets[i].key, sets[i].mask, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static const struct {
-	const char *name;
-	int resource;
-} rlimits[] = {
-	{ "RLIMIT_AS", RLIMIT_AS },
-	{ "RLIMIT_CORE", RLIMIT_CORE },
-	{ "RLIMIT_CPU", RLIMIT_CPU },
-	{ "RLIMIT_DATA", RLIMIT_DATA },
-	{ "RLIMIT_FSIZE", RLIMIT_FSIZE },
-	{ "RLIMIT_LOCKS", RLIMIT_LOCKS },
-	{ "RLIMIT_MEMLOCK", RLIMIT_MEMLOCK },
-	{ "RLIMIT_MSGQUEUE", RLIMIT_MSGQUEUE },
-	{ "RLIMIT_NICE", RLIMIT_NICE },
-	{ "RLIMIT_NOFILE", RLIMIT_NOFILE },
-	{ "RLIMIT_NPROC", RLIMIT_NPROC },
-	{ "RLIMIT_RSS", RLIMIT_RSS },
-	{ "RLIMIT_RTPRIO", RLIMIT_RTPRIO },
-	{ "RLIMIT_RTTIME", RLIMIT_RTTIME },
-	{ "RLIMIT_SIGPENDING", RLIMIT_SIGPENDING },
-	{ "RLIMIT_STACK", RLIMIT_STACK },
-};
-
-/* An unlimited value is -1 or 2^64-1, which jansson reads as a real. */
-static int rlimit_value(const json_t *o, const char *key, uint64_t *out, struct err *err)
-{
-	const json_t *v = json_object_get(o, key);
-
-	if (json_is_real(v) && json_real_value(v) >= 9.2e18)
-		*out = UINT64_MAX;
-	else if (json_is_integer(v) && json_integer_value(v) >= -1)
-		*out = (uint64_t)json_integer_value(v);
-	else
-		return err_set(err, EINVAL, "OCI spec: an rlimit's %s must be a number", key);
-	return 0;
-}
-
-static int parse_rlimits(const json_t *json, struct oci_process *p, struct err *err)
-{
-	const json_t *a, *v;
-	size_t i;
-	int r = oci_get_array(json, "rlimits", &a, err);
+	int r = oci_get_array(o, key, &a, err);
 
 	if (r < 0 || !a)
 		return r;
-	p->rlimits = calloc(json_array_size(a) + 1, sizeof(*p->rlimits));
-	if (!p->rlimits)
+	*out = calloc(json_array_size(a) + 1, sizeof(**out));
+	if (!*out)
 		return oci_no_memory(err);
 	json_array_foreach(a, i, v) {
-		struct oci_rlimit *l = &p->rlimits[p->rlimits_count];
-		const char *type = json_str(v, "type", "");
+		int64_t container = -1, host = -1, size = -1;
 
-		l->resource = -1;
-		for (size_t k = 0; k < ARRAY_LEN(rlimits); k++)
-			if (strcmp(rlimits[k].name, type) == 0)
-				l->resource = rlimits[k].resource;
-		if (l->resource < 0)
-			return err_set(err, EINVAL, "OCI spec: unknown rlimit '%s'", type);
-		r = rlimit_value(v, "soft", &l->soft, err);
-		if (r == 0)
-			r = rlimit_value(v, "hard", &l->hard, err);
-		if (r < 0)
-			return r;
-		if (l->soft > l->hard)
-			return err_set(err, EINVAL, "OCI spec: the soft limit of %s is above its hard limit", type);
-		p->rlimits_count++;
+		if ((r = oci_get_integer(v, "containerID", 0, UINT32_MAX, &container, err)) < 0 ||
+		    (r = oci_get_integer(v, "hostID", 0, UINT32_MAX, &host, err)) < 0 ||
+		    (r = oci_get_integer(v, "size", 1, UINT32_MAX, &size, err)) < 0)
+			return err_wrap(err, "%s", key);
+		if (container < 0 || host < 0 || size < 0)
+			return err_set(err, EINVAL, "OCI spec: %s: containerID, hostID and size are required", key);
+		(*out)[(*n)++] = (struct oci_id_map){ (uint32_t)container, (uint32_t)host, (uint32_t)size };
 	}
 	return 0;
 }
 
-static int parse_user(const json_t *json, struct oci_user *u, struct err *err)
+static bool has_option(const struct oci_mount *m, const char *name)
 {
-	const json_t *user, *a, *v;
-	int64_t uid = 0, gid = 0;
-	size_t i;
-	int r;
-
-	u->umask = -1;
-	r = oci_get_object(json, "user", &user, err);
-	if (r < 0 || !user)
-		return r;
-	if ((r = oci_get_integer(user, "uid", 0, UINT32_MAX - 1, &uid, err)) < 0 ||
-	    (r = oci_get_integer(user, "gid", 0, UINT32_MAX - 1, &gid, err)) < 0 ||
-	    (r = oci_get_integer(user, "umask", 0, 0777, &u->umask, err)) < 0 ||
-	    (r = oci_get_string(user, "username", &u->username, err)) < 0 ||
-	    (r = oci_get_array(user, "additionalGids", &a, err)) < 0)
-		return r;
-	u->uid = (uid_t)uid;
-	u->gid = (gid_t)gid;
-	if (u->username && !*u->username) {
-		free(u->username);
-		u->username = NULL;
-	}
-	u->additional_gids = calloc(json_array_size(a) + 1, sizeof(gid_t));
-	if (!u->additional_gids)
-		return oci_no_memory(err);
-	json_array_foreach(a, i, v) {
-		if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) >= UINT32_MAX)
-			return oci_bad_type(err, "additionalGids", "an array of group numbers");
-		u->additional_gids[u->additional_gids_count++] = (gid_t)json_integer_value(v);
-	}
-	return 0;
+	for (char **o = m->options; *o; o++)
+		if (strcmp(*o, name) == 0)
+			return true;
+	return false;
 }
 
-static int parse_process(const json_t *json, struct oci_process *p, struct err *err)
+static int check_mount(struct oci_mount *m, struct err *err)
 {
-	const json_t *size;
-	int64_t height = 0, width = 0, adj = INT32_MIN;
-	int r;
+	if (!m->destination || !*m->destination)
+		return err_set(err, EINVAL, "OCI spec: mounts: destination is required");
+	if (m->destination[0] != '/') {
+		char *whole = NULL;
 
-	if (!json_is_object(json))
-		return oci_bad_type(err, "process", "an object");
-	if ((r = oci_get_bool(json, "terminal", &p->terminal, err)) < 0 ||
-	    (r = oci_get_object(json, "consoleSize", &size, err)) < 0 || (r = parse_user(json, &p->user, err)) < 0 ||
-	    (r = oci_get_strings(json, "args", &p->args, err)) < 0 ||
-	    (r = oci_get_strings(json, "env", &p->env, err)) < 0 ||
-	    (r = oci_get_string(json, "cwd", &p->cwd, err)) < 0 || (r = parse_capabilities(json, p, err)) < 0 ||
-	    (r = parse_rlimits(json, p, err)) < 0 ||
-	    (r = oci_get_bool(json, "noNewPrivileges", &p->no_new_privileges, err)) < 0 ||
-	    (r = oci_get_integer(json, "oomScoreAdj", -1000, 1000, &adj, err)) < 0)
-		return r;
-	if ((r = oci_get_integer(size, "height", 0, UINT16_MAX, &height, err)) < 0 ||
-	    (r = oci_get_integer(size, "width", 0, UINT16_MAX, &width, err)) < 0)
-		return r;
-	p->console_height = (unsigned short)height;
-	p->console_width = (unsigned short)width;
-	p->oom_score_adj_given = adj != INT32_MIN;
-	p->oom_score_adj = p->oom_score_adj_given ? (int)adj : 0;
-	if (!p->args[0])
-		return err_set(err, EINVAL, "OCI spec: process.args must not be empty");
-	if (!p->cwd && !(p->cwd = strdup("/")))
-		return oci_no_memory(err);
-	if (p->cwd[0] != '/')
-		return err_set(err, EINVAL, "OCI spec: process.cwd must be an absolute path: '%s'", p->cwd);
+		/* config.md: a relative one SHOULD be taken as relative to "/" */
+		if (asprintf(&whole, "/%s", m->destination) < 0)
+			return oci_no_memory(err);
+		free(m->destination);
+		m->destination = whole;
+	}
+	if (!m->type || !*m->type) {
+		free(m->type);
+		m->type = strdup(has_option(m, "bind") || has_option(m, "rbind") ? "bind" : "none");
+		if (!m->type)
+			return oci_no_memory(err);
+	}
+	if (!m->uid_map_count != !m->gid_map_count)
+		return err_set(err, EINVAL, "OCI spec: the mount of %s: uidMappings and gidMappings go together",
+			       m->destination);
+	if (strcmp(m->type, "none") == 0 && !has_option(m, "bind") && !has_option(m, "rbind") &&
+	    !has_option(m, "remount"))
+		return err_set(err, EINVAL, "OCI spec: the mount of %s has no type", m->destination);
 	return 0;
 }
 
@@ -214,16 +97,10 @@ static int parse_mounts(const json_t *json, struct oci_spec *s, struct err *err)
 		    (r = oci_get_string(v, "type", &m->type, err)) < 0 ||
 		    (r = oci_get_string(v, "source", &m->source, err)) < 0 ||
 		    (r = oci_get_strings(v, "options", &m->options, err)) < 0 ||
-		    (r = oci_refuse(v, "uidMappings", err)) < 0 || (r = oci_refuse(v, "gidMappings", err)) < 0)
+		    (r = parse_id_map(v, "mounts.uidMappings", &m->uid_map, &m->uid_map_count, err)) < 0 ||
+		    (r = parse_id_map(v, "mounts.gidMappings", &m->gid_map, &m->gid_map_count, err)) < 0 ||
+		    (r = check_mount(m, err)) < 0)
 			return r;
-		if (!m->destination || m->destination[0] != '/')
-			return err_set(err, EINVAL, "OCI spec: a mount's destination must be an absolute path: '%s'",
-				       m->destination ? m->destination : "");
-		for (char **o = m->options; !m->type && *o; o++)
-			if ((strcmp(*o, "bind") == 0 || strcmp(*o, "rbind") == 0) && !(m->type = strdup("bind")))
-				return oci_no_memory(err);
-		if (!m->type)
-			return err_set(err, EINVAL, "OCI spec: the mount of %s has no type", m->destination);
 	}
 	return 0;
 }
@@ -232,8 +109,8 @@ static const struct {
 	const char *name;
 	int flag;
 } namespaces[] = {
-	{ "pid", CLONE_NEWPID }, { "network", CLONE_NEWNET }, { "mount", CLONE_NEWNS },
-	{ "ipc", CLONE_NEWIPC }, { "uts", CLONE_NEWUTS },     { "cgroup", CLONE_NEWCGROUP },
+	{ "pid", CLONE_NEWPID }, { "network", CLONE_NEWNET },   { "mount", CLONE_NEWNS },  { "ipc", CLONE_NEWIPC },
+	{ "uts", CLONE_NEWUTS }, { "cgroup", CLONE_NEWCGROUP }, { "user", CLONE_NEWUSER }, { "time", CLONE_NEWTIME },
 };
 
 static int parse_namespaces(const json_t *linux_, struct oci_spec *s, struct err *err)
@@ -255,9 +132,12 @@ static int parse_namespaces(const json_t *linux_, struct oci_spec *s, struct err
 			if (strcmp(namespaces[k].name, type) == 0)
 				flag = namespaces[k].flag;
 		if (!flag)
-			return err_set(err, EINVAL, "OCI spec: namespaces of type '%s' are not supported", type);
+			return err_set(err, EINVAL, "OCI spec: linux.namespaces: unknown type '%s'", type);
 		if (seen & flag)
-			return err_set(err, EINVAL, "OCI spec: the %s namespace is given twice", type);
+			return err_set(err, EINVAL, "OCI spec: linux.namespaces: the %s namespace is given twice",
+				       type);
+		if (*path && *path != '/')
+			return err_set(err, EINVAL, "OCI spec: linux.namespaces: the path '%s' is not absolute", path);
 		seen |= flag;
 		if (!*path) {
 			s->namespaces |= flag;
@@ -285,7 +165,7 @@ static int parse_devices(const json_t *linux_, struct oci_spec *s, struct err *e
 	json_array_foreach(a, i, v) {
 		struct oci_device *d = &s->devices[s->devices_count++];
 		const char *type = json_str(v, "type", "");
-		int64_t major = 0, minor = 0, mode = 0666, uid = 0, gid = 0;
+		int64_t major = -1, minor = -1, mode = 0666, uid = 0, gid = 0;
 
 		if ((r = oci_get_string(v, "path", &d->path, err)) < 0 ||
 		    (r = oci_get_integer(v, "major", 0, UINT32_MAX, &major, err)) < 0 ||
@@ -299,6 +179,11 @@ static int parse_devices(const json_t *linux_, struct oci_spec *s, struct err *e
 		d->type = type[0] == 'u' ? 'c' : type[0];
 		if (!type[0] || type[1] || !strchr("cbp", d->type))
 			return err_set(err, EINVAL, "OCI spec: unknown type '%s' of device %s", type, d->path);
+		if (d->type != 'p' && (major < 0 || minor < 0))
+			return err_set(err, EINVAL, "OCI spec: linux.devices: major and minor of %s are required",
+				       d->path);
+		if (d->type == 'p')
+			major = minor = 0;
 		d->major = (unsigned int)major;
 		d->minor = (unsigned int)minor;
 		d->mode = (mode_t)mode & 07777;
@@ -341,10 +226,10 @@ static int parse_propagation(const json_t *linux_, struct oci_spec *s, struct er
 		const char *name;
 		unsigned long flags;
 	} modes[] = {
-		{ "private", MS_PRIVATE },
-		{ "rprivate", MS_PRIVATE | MS_REC },
-		{ "slave", MS_SLAVE },
-		{ "rslave", MS_SLAVE | MS_REC },
+		{ "private", MS_PRIVATE },       { "rprivate", MS_PRIVATE | MS_REC },
+		{ "slave", MS_SLAVE },           { "rslave", MS_SLAVE | MS_REC },
+		{ "shared", MS_SHARED },         { "rshared", MS_SHARED | MS_REC },
+		{ "unbindable", MS_UNBINDABLE }, { "runbindable", MS_UNBINDABLE | MS_REC },
 	};
 	const char *mode = json_str(linux_, "rootfsPropagation", "");
 
@@ -355,7 +240,68 @@ static int parse_propagation(const json_t *linux_, struct oci_spec *s, struct er
 			s->rootfs_propagation = modes[i].flags;
 			return 0;
 		}
-	return err_set(err, EINVAL, "OCI spec: rootfsPropagation '%s' is not supported", mode);
+	return err_set(
+		err, EINVAL,
+		"OCI spec: linux.rootfsPropagation '%s' is unknown (private, slave, shared, unbindable, or these "
+		"with an r before)",
+		mode);
+}
+
+static int parse_time_offsets(const json_t *linux_, struct oci_spec *s, struct err *err)
+{
+	const json_t *o;
+	const char *key;
+	json_t *v;
+	int r = oci_get_object(linux_, "linux.timeOffsets", &o, err);
+
+	if (r < 0 || !o)
+		return r;
+	json_object_foreach((json_t *)(uintptr_t)o, key, v) {
+		struct oci_time_offset *t = strcmp(key, "monotonic") == 0  ? &s->monotonic
+					    : strcmp(key, "boottime") == 0 ? &s->boottime
+									   : NULL;
+		int64_t nanosecs = 0;
+
+		if (!t)
+			return err_set(err, EINVAL,
+				       "OCI spec: linux.timeOffsets: unknown clock '%s' (monotonic, boottime)", key);
+		if ((r = oci_get_integer(v, "secs", INT64_MIN, INT64_MAX, &t->secs, err)) < 0 ||
+		    (r = oci_get_integer(v, "nanosecs", 0, 999999999, &nanosecs, err)) < 0)
+			return err_wrap(err, "linux.timeOffsets.%s", key);
+		t->nanosecs = (uint32_t)nanosecs;
+		t->given = true;
+	}
+	return 0;
+}
+
+static int parse_personality(const json_t *linux_, struct oci_spec *s, struct err *err)
+{
+	const json_t *o, *flags = NULL;
+	const char *domain;
+	int r = oci_get_object(linux_, "linux.personality", &o, err);
+
+	if (r < 0 || !o || (r = oci_get_array(o, "linux.personality.flags", &flags, err)) < 0)
+		return r;
+	if (json_array_size(flags))
+		return err_set(err, EINVAL, "OCI spec: linux.personality.flags: none is supported");
+	domain = json_str(o, "domain", "");
+	if (strcmp(domain, "LINUX32") == 0)
+		s->personality = PER_LINUX32;
+	else if (strcmp(domain, "LINUX") == 0)
+		s->personality = PER_LINUX;
+	else
+		return err_set(err, EINVAL, "OCI spec: linux.personality.domain '%s' is unknown (LINUX, LINUX32)",
+			       domain);
+	s->personality_given = true;
+	return 0;
+}
+
+static int check_absolute(char **paths, const char *key, struct err *err)
+{
+	for (; *paths; paths++)
+		if (**paths != '/')
+			return err_set(err, EINVAL, "OCI spec: %s: '%s' is not an absolute path", key, *paths);
+	return 0;
 }
 
 static int parse_linux(const json_t *json, struct oci_spec *s, struct err *err)
@@ -367,12 +313,17 @@ static int parse_linux(const json_t *json, struct oci_spec *s, struct err *err)
 		return r;
 	if ((r = parse_namespaces(l, s, err)) < 0 || (r = parse_devices(l, s, err)) < 0 ||
 	    (r = parse_sysctl(l, s, err)) < 0 || (r = parse_propagation(l, s, err)) < 0 ||
+	    (r = parse_time_offsets(l, s, err)) < 0 || (r = parse_personality(l, s, err)) < 0 ||
 	    (r = oci_get_strings(l, "maskedPaths", &s->masked_paths, err)) < 0 ||
 	    (r = oci_get_strings(l, "readonlyPaths", &s->readonly_paths, err)) < 0 ||
+	    (r = check_absolute(s->masked_paths, "linux.maskedPaths", err)) < 0 ||
+	    (r = check_absolute(s->readonly_paths, "linux.readonlyPaths", err)) < 0 ||
 	    (r = oci_get_string(l, "cgroupsPath", &s->cgroups_path, err)) < 0 ||
-	    (r = oci_get_object(l, "resources", &resources, err)) < 0 || (r = oci_refuse(l, "uidMappings", err)) < 0 ||
-	    (r = oci_refuse(l, "gidMappings", err)) < 0 || (r = oci_refuse(l, "mountLabel", err)) < 0 ||
-	    (r = oci_refuse(l, "personality", err)) < 0)
+	    (r = parse_id_map(l, "linux.uidMappings", &s->uid_map, &s->uid_map_count, err)) < 0 ||
+	    (r = parse_id_map(l, "linux.gidMappings", &s->gid_map, &s->gid_map_count, err)) < 0 ||
+	    (r = oci_get_string(l, "mountLabel", &s->mount_label, err)) < 0 ||
+	    (r = oci_refuse(l, "linux.netDevices", err)) < 0 || (r = oci_refuse(l, "linux.memoryPolicy", err)) < 0 ||
+	    (r = oci_get_object(l, "resources", &resources, err)) < 0)
 		return r;
 	if (resources && (r = oci_resources_read(resources, &s->resources, err)) < 0)
 		return r;
@@ -383,48 +334,68 @@ static int parse_linux(const json_t *json, struct oci_spec *s, struct err *err)
 	return 0;
 }
 
+/* config.md: SemVer, and every 1.x is compatible. */
+static int parse_version(const json_t *json, struct oci_spec *s, struct err *err)
+{
+	int r = oci_get_string(json, "ociVersion", &s->oci_version, err), n = 0;
+
+	if (r < 0)
+		return r;
+	s->version_given = s->oci_version;
+	if (!s->oci_version && !(s->oci_version = strdup("1.0.0")))
+		return oci_no_memory(err);
+	if (sscanf(s->oci_version, "1.%*[0-9].%*[0-9]%n", &n) < 0 || n == 0 ||
+	    (s->oci_version[n] && !strchr("-+", s->oci_version[n])))
+		return err_set(err, EINVAL, "OCI spec: ociVersion '%s' is not supported (1.x.y is)", s->oci_version);
+	return 0;
+}
+
+static int parse_annotations(const json_t *json, struct oci_spec *s, struct err *err)
+{
+	const json_t *o;
+	const char *key;
+	json_t *v;
+	int r = oci_get_object(json, "annotations", &o, err);
+
+	if (r < 0 || !o)
+		return r;
+	json_object_foreach((json_t *)(uintptr_t)o, key, v) {
+		if (!*key)
+			return err_set(err, EINVAL, "OCI spec: annotations: a key must not be empty");
+		if (!json_is_string(v))
+			return err_set(err, EINVAL, "OCI spec: annotations: the value of '%s' must be a string", key);
+	}
+	s->annotations = json_deep_copy(o);
+	return s->annotations ? 0 : oci_no_memory(err);
+}
+
 static int parse_spec(const json_t *json, struct oci_spec *s, struct err *err)
 {
-	const json_t *root;
+	const json_t *root, *hooks, *process;
 	int r;
 
 	if (!json_is_object(json))
 		return oci_bad_type(err, "config.json", "an object");
-	if (!json_object_get(json, "process"))
-		return err_set(err, EINVAL, "OCI spec: there is no process");
-	if ((r = parse_process(json_object_get(json, "process"), &s->process, err)) < 0 ||
+	process = json_object_get(json, "process");
+	s->process_given = process && !json_is_null(process);
+	if ((s->process_given && (r = oci_process_read(process, &s->process, err)) < 0) ||
+	    (r = parse_version(json, s, err)) < 0 || (r = parse_annotations(json, s, err)) < 0 ||
 	    (r = oci_get_object(json, "root", &root, err)) < 0 ||
 	    (r = oci_get_string(root, "path", &s->rootfs, err)) < 0 ||
 	    (r = oci_get_bool(root, "readonly", &s->rootfs_readonly, err)) < 0 ||
 	    (r = oci_get_string(json, "hostname", &s->hostname, err)) < 0 ||
 	    (r = oci_get_string(json, "domainname", &s->domainname, err)) < 0 ||
-	    (r = oci_refuse(json, "hooks", err)) < 0 || (r = parse_mounts(json, s, err)) < 0)
+	    (r = oci_get_object(json, "hooks", &hooks, err)) < 0 ||
+	    (r = oci_hooks_read(hooks, s->hooks.kinds, err)) < 0 || (r = parse_mounts(json, s, err)) < 0)
 		return r;
 	return parse_linux(json, s, err);
-}
-
-static void process_fini(struct oci_process *p)
-{
-	free(p->user.additional_gids);
-	free(p->user.username);
-	oci_free_strings(p->args);
-	oci_free_strings(p->env);
-	free(p->cwd);
-	free(p->rlimits);
-}
-
-void oci_process_free(struct oci_process *p)
-{
-	if (p)
-		process_fini(p);
-	free(p);
 }
 
 void oci_spec_free(struct oci_spec *s)
 {
 	if (!s)
 		return;
-	process_fini(&s->process);
+	oci_process_fini(&s->process);
 	oci_resources_fini(&s->resources);
 	oci_rdt_fini(&s->rdt);
 	oci_seccomp_free(s->seccomp);
@@ -436,6 +407,8 @@ void oci_spec_free(struct oci_spec *s)
 		free(s->mounts[i].type);
 		free(s->mounts[i].source);
 		oci_free_strings(s->mounts[i].options);
+		free(s->mounts[i].uid_map);
+		free(s->mounts[i].gid_map);
 	}
 	free(s->mounts);
 	for (size_t i = 0; i < s->namespace_paths_count; i++)
@@ -452,6 +425,12 @@ void oci_spec_free(struct oci_spec *s)
 	oci_free_strings(s->masked_paths);
 	oci_free_strings(s->readonly_paths);
 	free(s->cgroups_path);
+	free(s->uid_map);
+	free(s->gid_map);
+	free(s->mount_label);
+	free(s->oci_version);
+	oci_hooks_fini(s->hooks.kinds);
+	json_decref(s->annotations);
 	free(s);
 }
 
@@ -466,19 +445,5 @@ int oci_spec_parse(const json_t *json, struct oci_spec **out, struct err *err)
 	if (r < 0)
 		return r;
 	*out = take_ptr(s);
-	return 0;
-}
-
-int oci_process_parse(const json_t *json, struct oci_process **out, struct err *err)
-{
-	CLEAN(cleanup_oci_process) struct oci_process *p = calloc(1, sizeof(*p));
-	int r;
-
-	if (!p)
-		return oci_no_memory(err);
-	r = parse_process(json, p, err);
-	if (r < 0)
-		return r;
-	*out = take_ptr(p);
 	return 0;
 }

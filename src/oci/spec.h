@@ -44,6 +44,22 @@ struct oci_rlimit {
 	uint64_t soft, hard; /* UINT64_MAX: unlimited */
 };
 
+/* process.scheduler, for sched_setattr(2). */
+struct oci_scheduler {
+	bool given;
+	unsigned int policy; /* SCHED_* */
+	int nice;
+	unsigned int priority;
+	uint64_t flags;                     /* SCHED_FLAG_* */
+	uint64_t runtime, deadline, period; /* ns */
+};
+
+/* process.ioPriority, for ioprio_set(2). */
+struct oci_io_priority {
+	bool given;
+	int class, priority; /* IOPRIO_CLASS_*; 0 (highest) to 7 */
+};
+
 struct oci_process {
 	bool terminal;
 	unsigned short console_height, console_width; /* 0: not given */
@@ -58,6 +74,16 @@ struct oci_process {
 	bool no_new_privileges;
 	bool oom_score_adj_given;
 	int oom_score_adj;
+	char *apparmor_profile, *selinux_label; /* NULL: not given */
+	struct oci_scheduler scheduler;
+	struct oci_io_priority io_priority;
+	/* execCPUAffinity: lists of processors as in cpuset(7), for an exec; NULL: not given */
+	char *cpu_affinity_initial, *cpu_affinity_final;
+};
+
+/* A range of ids: [container, container+size) inside are [host, host+size) outside. */
+struct oci_id_map {
+	uint32_t container, host, size;
 };
 
 struct oci_mount {
@@ -65,6 +91,9 @@ struct oci_mount {
 	char *type;        /* "bind", "proc", "tmpfs", ...; never NULL */
 	char *source;      /* NULL: not given */
 	char **options;    /* NULL-terminated */
+	/* idmapped mount: uidMappings and gidMappings; both or none */
+	struct oci_id_map *uid_map, *gid_map;
+	size_t uid_map_count, gid_map_count;
 };
 
 struct oci_device {
@@ -74,6 +103,36 @@ struct oci_device {
 	mode_t mode; /* permission bits */
 	uid_t uid;
 	gid_t gid;
+};
+
+/* A program of the hooks; runtime-spec, config.md, "POSIX-platform Hooks". */
+struct oci_hook {
+	char *path;  /* absolute */
+	char **args; /* NULL-terminated, args[0] included; never NULL */
+	char **env;  /* NULL-terminated; never NULL */
+	int timeout; /* seconds; 0: none */
+};
+
+enum oci_hook_kind {
+	OCI_HOOK_PRESTART,
+	OCI_HOOK_CREATE_RUNTIME,
+	OCI_HOOK_CREATE_CONTAINER,
+	OCI_HOOK_START_CONTAINER,
+	OCI_HOOK_POSTSTART,
+	OCI_HOOK_POSTSTOP,
+	OCI_HOOK_KINDS
+};
+
+struct oci_hook_list {
+	struct oci_hook *hooks;
+	size_t count;
+};
+
+/* An entry of linux.timeOffsets. */
+struct oci_time_offset {
+	bool given;
+	int64_t secs;
+	uint32_t nanosecs;
 };
 
 struct oci_namespace_path {
@@ -87,6 +146,9 @@ struct oci_sysctl {
 };
 
 struct oci_spec {
+	char *oci_version; /* "1.0.0" when not given */
+	bool version_given;
+	bool process_given; /* false: process is empty; enough for what is never started */
 	struct oci_process process;
 	char *rootfs; /* root.path; informative: container_config.rootfs is what is used; may be NULL */
 	bool rootfs_readonly;
@@ -105,7 +167,17 @@ struct oci_spec {
 	char **masked_paths, **readonly_paths; /* NULL-terminated */
 	struct oci_sysctl *sysctl;
 	size_t sysctl_count;
-	char *cgroups_path;               /* NULL: not given */
+	char *cgroups_path;                   /* NULL: not given */
+	struct oci_id_map *uid_map, *gid_map; /* of the new user namespace */
+	size_t uid_map_count, gid_map_count;
+	struct oci_time_offset monotonic, boottime; /* of the new time namespace */
+	char *mount_label;                          /* SELinux; NULL: not given */
+	bool personality_given;
+	unsigned long personality; /* for personality(2) */
+	struct {
+		struct oci_hook_list kinds[OCI_HOOK_KINDS];
+	} hooks;
+	json_t *annotations;              /* an object of strings; NULL: not given; owned */
 	unsigned long rootfs_propagation; /* MS_PRIVATE, MS_SLAVE, MS_SHARED, with MS_REC; 0: not given */
 };
 
@@ -113,9 +185,28 @@ struct oci_spec {
 int oci_spec_parse(const json_t *json, struct oci_spec **out, struct err *err) MUST_CHECK;
 void oci_spec_free(struct oci_spec *spec); /* NULL is allowed */
 
+/* oci_spec_validate - what fields mean together: namespaces that sysctls, a hostname, mappings need. */
+int oci_spec_validate(const struct oci_spec *spec, struct err *err) MUST_CHECK;
+/* oci_spec_namespace - whether the container has a namespace of its own or a joined one. @path: of the latter, or NULL. */
+bool oci_spec_namespace(const struct oci_spec *spec, int flag, const char **path);
+
 /* oci_process_parse - a "process" object; *out is the caller's (oci_process_free). */
 int oci_process_parse(const json_t *json, struct oci_process **out, struct err *err) MUST_CHECK;
 void oci_process_free(struct oci_process *process); /* NULL is allowed */
+
+/* Parts of oci_spec_parse; *p is zeroed before and needs oci_process_fini after, whatever they return. */
+int oci_process_read(const json_t *json, struct oci_process *p, struct err *err) MUST_CHECK;
+void oci_process_fini(struct oci_process *p);
+int oci_hooks_read(const json_t *hooks, struct oci_hook_list kinds[OCI_HOOK_KINDS], struct err *err) MUST_CHECK;
+void oci_hooks_fini(struct oci_hook_list kinds[OCI_HOOK_KINDS]);
+const char *oci_hook_name(enum oci_hook_kind kind);
+
+/* Changes to a process, for exec. @args: copied, NULL-terminated. */
+int oci_process_set_args(struct oci_process *p, char **args, struct err *err) MUST_CHECK;
+/* oci_process_add_env - "NAME=VALUE", in the place of an earlier NAME. */
+int oci_process_add_env(struct oci_process *p, const char *text, struct err *err) MUST_CHECK;
+/* oci_process_pass_sockets - LISTEN_FDS=@n and LISTEN_PID=1: sd_listen_fds(3). */
+int oci_process_pass_sockets(struct oci_process *p, unsigned int n, struct err *err) MUST_CHECK;
 
 static inline void cleanup_oci_spec(struct oci_spec **p)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The runtime specification's parser, fed with any JSON. */
-/* sources: src/oci/spec.c src/oci/capability.c src/oci/parse.c src/oci/resources.c src/oci/seccomp.c src/base/buf.c src/base/err.c src/base/json.c */
+/* sources: src/oci/spec.c src/oci/process.c src/oci/hooks.c src/oci/validate.c src/oci/capability.c src/oci/parse.c src/oci/resources.c src/oci/seccomp.c src/base/buf.c src/base/err.c src/base/json.c */
 /* libs: -ljansson */
 #include <stddef.h>
 #include <stdint.h>

@@ -65,7 +65,8 @@ static void test_reads_a_whole_process(void **state)
 static void test_refusals_name_the_field(void **state)
 {
 	(void)state;
-	refused("{\"ociVersion\":\"1.0.2\"}", "process");
+	refused("{\"ociVersion\":\"2.0.0\"}", "ociVersion");
+	refused("{\"ociVersion\":\"1.0.2\",\"process\":7}", "process");
 	refused(SPEC("{\"cwd\":\"/\",\"args\":[]}", ""), "process.args");
 	refused(SPEC("{\"cwd\":\"tmp\",\"args\":[\"true\"]}", ""), "process.cwd");
 	refused(SPEC("{\"cwd\":\"/\",\"args\":[7]}", ""), "args");
@@ -74,10 +75,74 @@ static void test_refusals_name_the_field(void **state)
 	refused(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"rlimits\":[{\"type\":\"RLIMIT_NOFILE\",\"soft\":2,\"hard\":1}]}",
 		     ""),
 		"soft limit");
-	refused(SPEC(TRUE_PROCESS, ",\"mounts\":[{\"destination\":\"proc\",\"type\":\"proc\"}]"), "destination");
+	refused(SPEC(TRUE_PROCESS, ",\"mounts\":[{\"type\":\"proc\"}]"), "destination");
+	refused(SPEC(TRUE_PROCESS, ",\"mounts\":[{\"destination\":\"/x\",\"type\":\"bind\",\"uidMappings\":"
+				   "[{\"containerID\":0,\"hostID\":1,\"size\":1}]}]"),
+		"gidMappings");
+	refused(SPEC(TRUE_PROCESS, ",\"hooks\":{\"poststop\":[{\"path\":\"bin/x\"}]}"), "hooks.poststop");
+	refused(SPEC(TRUE_PROCESS, ",\"hooks\":{\"prestart\":[{\"path\":\"/x\",\"timeout\":0}]}"), "timeout");
+	refused(SPEC(TRUE_PROCESS, ",\"annotations\":{\"a\":1}"), "annotations");
+	refused(SPEC(TRUE_PROCESS, ",\"linux\":{\"personality\":{\"domain\":\"MARS\"}}"), "MARS");
+	refused(SPEC(TRUE_PROCESS, ",\"linux\":{\"timeOffsets\":{\"realtime\":{\"secs\":1}}}"), "realtime");
+	refused(SPEC(TRUE_PROCESS, ",\"linux\":{\"rootfsPropagation\":\"public\"}"), "rootfsPropagation");
+	refused(SPEC(TRUE_PROCESS, ",\"linux\":{\"maskedPaths\":[\"proc/kcore\"]}"), "maskedPaths");
+	refused(SPEC(TRUE_PROCESS, ",\"linux\":{\"uidMappings\":[{\"containerID\":0,\"hostID\":0}]}"), "uidMappings");
+	refused(SPEC(TRUE_PROCESS, ",\"linux\":{\"memoryPolicy\":{\"mode\":\"MPOL_BIND\"}}"), "memoryPolicy");
+	refused(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"scheduler\":{\"policy\":\"SCHED_BEST\"}}", ""),
+		"SCHED_BEST");
+	refused(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"scheduler\":{\"policy\":\"SCHED_OTHER\",\"priority\":3}}",
+		     ""),
+		"process.scheduler.priority");
+	refused(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"ioPriority\":{\"class\":\"IOPRIO_CLASS_BE\",\"priority\":8}}",
+		     ""),
+		"process.ioPriority.priority");
+	refused(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"execCPUAffinity\":{\"final\":\"all\"}}", ""),
+		"execCPUAffinity");
 	refused(SPEC(TRUE_PROCESS, ",\"linux\":{\"namespaces\":[{\"type\":\"moon\"}]}"), "moon");
 	refused(SPEC(TRUE_PROCESS, ",\"linux\":{\"namespaces\":[{\"type\":\"pid\"},{\"type\":\"pid\"}]}"), "twice");
 	refused(SPEC(TRUE_PROCESS, ",\"linux\":{\"devices\":[{\"path\":\"dev/x\",\"type\":\"c\"}]}"), "device");
+}
+
+static void invalid(const char *text, const char *named)
+{
+	__attribute__((cleanup(cleanup_oci_spec))) struct oci_spec *spec = NULL;
+	struct err err = ERR_INIT;
+
+	assert_int_equal(parse(text, &spec, &err), 0);
+	assert_int_equal(oci_spec_validate(spec, &err), -EINVAL);
+	if (!strstr(err.msg, named))
+		fail_msg("\"%s\" does not name %s", err.msg, named);
+}
+
+static void test_fields_that_need_a_namespace(void **state)
+{
+	(void)state;
+	invalid(SPEC(TRUE_PROCESS, ",\"hostname\":\"h\""), "UTS namespace");
+	invalid(SPEC(TRUE_PROCESS, ",\"linux\":{\"sysctl\":{\"kernel.panic\":\"1\"}}"), "kernel.panic");
+	invalid(SPEC(TRUE_PROCESS, ",\"linux\":{\"sysctl\":{\"net/ipv4/ip_forward\":\"1\"}}"), "network namespace");
+	invalid(SPEC(TRUE_PROCESS, ",\"linux\":{\"namespaces\":[{\"type\":\"user\"}]}"), "uidMappings");
+	invalid(SPEC(TRUE_PROCESS, ",\"linux\":{\"timeOffsets\":{\"monotonic\":{\"secs\":1}}}"), "time namespace");
+	invalid(SPEC(TRUE_PROCESS, ",\"linux\":{\"maskedPaths\":[\"/proc/kcore\"]}"), "maskedPaths");
+}
+
+static void test_changes_of_a_process(void **state)
+{
+	__attribute__((cleanup(cleanup_oci_spec))) struct oci_spec *spec = NULL;
+	struct err err = ERR_INIT;
+	char *args[] = { (char *)"a", (char *)"b", NULL };
+
+	(void)state;
+	assert_int_equal(parse(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"env\":[\"A=1\",\"AB=2\"]}", ""), &spec, &err),
+			 0);
+	assert_int_equal(oci_process_set_args(&spec->process, args, &err), 0);
+	assert_string_equal(spec->process.args[1], "b");
+	assert_int_equal(oci_process_add_env(&spec->process, "A=3", &err), 0);
+	assert_int_equal(oci_process_add_env(&spec->process, "C=4", &err), 0);
+	assert_int_equal(oci_process_add_env(&spec->process, "C", &err), -EINVAL);
+	assert_string_equal(spec->process.env[0], "A=3");
+	assert_string_equal(spec->process.env[1], "AB=2");
+	assert_string_equal(spec->process.env[2], "C=4");
+	assert_null(spec->process.env[3]);
 }
 
 static void test_capability_names(void **state)
@@ -96,6 +161,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_reads_a_whole_process),
 		cmocka_unit_test(test_refusals_name_the_field),
+		cmocka_unit_test(test_fields_that_need_a_namespace),
+		cmocka_unit_test(test_changes_of_a_process),
 		cmocka_unit_test(test_capability_names),
 	};
 
