@@ -14,8 +14,7 @@
 
 #include "virtio/device.h"
 
-#define VIRTIO_MMIO_SIZE   0x1000U
-#define VIRTIO_MMIO_CONFIG 0x100U
+#define VIRTIO_MMIO_SIZE 0x1000U
 
 struct virtio_mmio;
 
