@@ -162,13 +162,14 @@ static int find_entry(struct loader *l, const Elf64_Phdr *p, uint64_t *entry, st
 
 static int load_elf(struct loader *l, const Elf64_Ehdr *h, uint64_t *entry, struct err *err)
 {
-	Elf64_Phdr phdrs[PHDRS_MAX];
+	Elf64_Phdr phdrs[PHDRS_MAX] = { 0 };
 	int rc;
 
 	if (h->e_ident[EI_CLASS] != ELFCLASS64 || h->e_ident[EI_DATA] != ELFDATA2LSB || h->e_machine != EM_X86_64 ||
-	    h->e_phentsize != sizeof(phdrs[0]) || h->e_phnum == 0 || h->e_phnum > PHDRS_MAX)
+	    h->e_phentsize != sizeof(phdrs[0]) || h->e_phnum == 0 || h->e_phnum > PHDRS_MAX ||
+	    h->e_phoff > l->kernel_size)
 		return err_set(err, ENOEXEC, "the kernel is not an x86-64 ELF executable");
-	rc = read_at(l->config->kernel_fd, phdrs, h->e_phnum * sizeof(phdrs[0]), h->e_phoff & (uint64_t)INT64_MAX, err);
+	rc = read_at(l->config->kernel_fd, phdrs, h->e_phnum * sizeof(phdrs[0]), h->e_phoff, err);
 	*entry = 0;
 	for (unsigned int i = 0; rc == 0 && i < h->e_phnum; i++) {
 		if (phdrs[i].p_type == PT_LOAD)
