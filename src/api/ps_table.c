@@ -23,7 +23,8 @@ static const struct column {
 	{ " uid ", "UID", "uid" },
 	{ " user euser uname ", "USER", "user" },
 	{ " c ", "C", "c" },
-	{ " stime start start_time ", "STIME", "start" },
+	{ " stime start_time ", "STIME", "start" },
+	{ " start ", "START", "start" },
 	{ " tty tt tname ", "TTY", "tty" },
 	{ " time cputime ", "TIME", "time" },
 	{ " cmd ", "CMD", "args" },
@@ -100,7 +101,7 @@ static int choose(const char *args, const struct column **chosen, size_t *n, str
 
 	for (size_t i = 0; i < ARRAY_LEN(aux); i++)
 		if (!strcmp(args, aux[i]))
-			(void)strcpy(list, "user,pid,%cpu,%mem,vsz,rss,tty,stat,stime,time,args");
+			(void)strcpy(list, "user,pid,%cpu,%mem,vsz,rss,tty,stat,start,time,args");
 	for (size_t i = 0; i < 4; i++)
 		if (!strcmp(args, short_forms[i]))
 			(void)strcpy(list, "uid,pid,ppid,c,stime,tty,time,cmd");
