@@ -192,8 +192,11 @@ static int do_put(const char *path, const json_t *o, struct err *err)
 	}
 	CLEAN_FREE char *real = realpath(path, NULL);
 
-	if (tree_extract(STDIN_FILENO, real ? real : path, &options, err) < 0)
+	if (tree_extract(STDIN_FILENO, real ? real : path, &options, err) < 0) {
+		if (err->code == ENOENT) /* a name of the archive, not the path that was asked for */
+			err->code = EIO;
 		return answer_error(err);
+	}
 	return answer(json_object());
 }
 
