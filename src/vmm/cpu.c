@@ -89,20 +89,24 @@ int cpu_identify(int kvm_fd, int vcpu_fd, unsigned int index, unsigned int count
 
 static int set_msrs(int fd, struct err *err)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entries[3];
-	} msrs = {
-		.head.nmsrs = 3,
-		.entries = { { .index = MSR_TSC },
-			     { .index = MSR_MISC_ENABLE, .data = 1 /* fast string operations */ },
-			     { .index = MSR_MTRR_DEF_TYPE, .data = MTRR_ON_WRITE_BACK } },
+	static const struct kvm_msr_entry entries[] = {
+		{ .index = MSR_TSC },
+		{ .index = MSR_MISC_ENABLE, .data = 1 /* fast string operations */ },
+		{ .index = MSR_MTRR_DEF_TYPE, .data = MTRR_ON_WRITE_BACK },
 	};
-	int n = ioctl(fd, KVM_SET_MSRS, &msrs);
+	CLEAN_FREE struct kvm_msrs *msrs = calloc(1, sizeof(*msrs) + sizeof(entries));
+	int n;
 
+	if (!msrs)
+		return err_set(err, ENOMEM, "out of memory");
+	msrs->nmsrs = ARRAY_LEN(entries);
+	memcpy(msrs->entries, entries, sizeof(entries));
+	n = ioctl(fd, KVM_SET_MSRS, msrs);
 	if (n < 0)
 		return err_sys(err, errno, "KVM_SET_MSRS");
-	return n == 3 ? 0 : err_set(err, EIO, "KVM does not take model-specific register %#x", msrs.entries[n].index);
+	return n == (int)ARRAY_LEN(entries)
+		       ? 0
+		       : err_set(err, EIO, "KVM does not take model-specific register %#x", entries[n].index);
 }
 
 static int set_fpu(int fd, struct err *err)

@@ -499,7 +499,8 @@ int run_main(int argc, char **argv)
 	if (rc == 0) {
 		set_state(&r, STATUS_RUNNING);
 		guest_resume(&r.guest);
-		rc = loop_run(r.loop, &err);
+		if (loop_run(r.loop, &err) == 0)
+			(void)err_set(&err, EIO, "the machine's event loop ended");
 	}
 	log_error("run: %s", err.msg);
 	if (r.status && r.status != MAP_FAILED)
