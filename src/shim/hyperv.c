@@ -344,6 +344,10 @@ static void hyperv_signal(struct shim *sh, struct session *s, int sig, struct sh
 
 	if (params && s->exec_id)
 		(void)json_object_set_new(params, "exec_id", json_string(s->exec_id));
+	if (sig == SIGKILL && !s->exec_id && h->paused) {
+		h->paused = false; /* a frozen container dies too, and for that its machine must run */
+		hyperv_rest(h, false);
+	}
 	if (sig == SIGKILL && !s->exec_id && !h->kill) {
 		hyperv_limit_cpu(h, false); /* a share of a hundredth must not make the end last a minute */
 		h->kill = loop_add_timer(sh->loop, KILL_MS, kill_over, sh);

@@ -64,6 +64,7 @@ struct hyperv {
 	int64_t began_ns;
 	char tail[HYPERV_CONSOLE_KEPT + 1]; /* what the guest's kernel said last */
 	size_t tail_len;
+	bool paused; /* the container is frozen, and so are the processors while nothing is asked of the agent (KVM) */
 	bool oom;
 	bool failed; /* the machine was given up */
 	bool over;   /* the agent has said that the container ended */
@@ -94,6 +95,8 @@ void hyperv_name_panic(struct hyperv *h, struct err *why);
 void hyperv_limit_cpu(struct hyperv *h, bool limited);
 /* hyperv_update_machine - new limits of the running container, as far as the machine has a part in them. */
 int hyperv_update_machine(struct hyperv *h, const json_t *resources, struct err *err) MUST_CHECK;
+/* hyperv_rest - let the machine's processors rest, or go on; does nothing where they can not (software). */
+void hyperv_rest(struct hyperv *h, bool rest);
 /* hyperv_host_oom - did the host's kernel kill the machine for its memory? */
 bool hyperv_host_oom(struct hyperv *h);
 

@@ -44,6 +44,8 @@ void hyperv_call(struct shim *sh, const char *method, json_t *params, struct shi
 		call_refused(p, params, reply);
 		return;
 	}
+	if (h->paused && h->pending_count == 0)
+		hyperv_rest(h, false); /* it answers, then rests again; the container stays frozen */
 	p->id = ++h->next_id;
 	p->fn = fn;
 	p->reply = reply;
@@ -112,6 +114,9 @@ static int on_agent_answer(struct shim *sh, const json_t *message, struct err *e
 	else if (p->reply)
 		control_reply(p->reply, NULL);
 	hyperv_pending_free(p);
+	h = sh->backend_data;
+	if (h && h->paused && h->pending_count == 0)
+		hyperv_rest(h, true);
 	return 0;
 }
 

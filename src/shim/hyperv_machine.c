@@ -217,10 +217,11 @@ static int open_disks(struct hyperv *h, struct disks *d, const json_t *rootfs, s
 /* ---- the host's cgroup */
 
 /*
- * What the two processes need beside the guest's memory: QEMU's code cache (tb-size) and heap, page tables, and room for
- * the page cache of the disks' files, which is charged to whoever reads them first.
+ * What the two processes need beside the guest's memory: QEMU's code cache (tb-size) and heap, 90 MiB at the most that was seen
+ * (a guest that wrote twice its memory and then ran out of it); and room for the page cache of the disks' files,
+ * which is charged to whoever reads them first and given back when it is wanted.
  */
-#define MEMORY_OVERHEAD (160ULL << 20)
+#define MEMORY_OVERHEAD (192ULL << 20)
 #define PIDS_OVERHEAD   32
 
 static int make_cgroup(struct hyperv *h, const json_t *params, struct err *err)
@@ -296,6 +297,15 @@ int hyperv_update_machine(struct hyperv *h, const json_t *resources, struct err 
 	h->cpu_period = r->cpu_period;
 	limits = (struct oci_resources){ .cpu_quota = h->cpu_quota, .cpu_period = h->cpu_period };
 	return h->cgroup && h->cpu_limited ? cgroup_apply(h->cgroup, &limits, err) : 0;
+}
+
+void hyperv_rest(struct hyperv *h, bool rest)
+{
+	struct err err = ERR_INIT;
+	int rc = h->vm ? vm_pause(h->vm, rest, &err) : 0;
+
+	if (rc < 0 && rc != -ENOSYS)
+		log_warn("%s", err.msg);
 }
 
 bool hyperv_host_oom(struct hyperv *h)

@@ -101,9 +101,28 @@ void hyperv_resize(struct shim *sh, struct session *s, unsigned height, unsigned
 		    NULL, NULL);
 }
 
-void hyperv_pause(struct shim *sh, bool paused, struct shim_reply *r)
+static void paused(struct shim *sh, struct hyperv_pending *p, const json_t *result, const struct err *failure)
 {
-	hyperv_call(sh, paused ? "pause" : "resume", NULL, r, NULL, NULL);
+	struct hyperv *h = sh->backend_data;
+
+	if (failure)
+		control_fail(p->reply, failure);
+	else
+		control_reply(p->reply, NULL);
+	p->reply = NULL;
+	h->paused = !failure && !h->over;
+}
+
+/* The container is frozen in its guest, so it is frozen whoever is looked after there; then the processors rest too. */
+void hyperv_pause(struct shim *sh, bool pause, struct shim_reply *r)
+{
+	struct hyperv *h = sh->backend_data;
+
+	if (!pause && h->paused) {
+		h->paused = false;
+		hyperv_rest(h, false);
+	}
+	hyperv_call(sh, pause ? "pause" : "resume", NULL, r, NULL, pause ? paused : NULL);
 }
 
 static void stats_done(struct shim *sh, struct hyperv_pending *p, const json_t *result, const struct err *failure)

@@ -68,6 +68,16 @@ int vm_unlisten(struct vm *vm, uint32_t port, struct err *err) MUST_CHECK;
  */
 int vm_next_accept(struct vm *vm, uint32_t *port, int *fd, struct err *err) MUST_CHECK;
 
+/**
+ * vm_pause - let the processors rest, or go on
+ *
+ * The agent does not answer while they rest. Takes a millisecond. Return: 0; -ENOSYS by software: not possible there
+ * (@err not set); or -errno with @err.
+ */
+int vm_pause(struct vm *vm, bool paused, struct err *err) MUST_CHECK;
+/* vm_status - what the monitor says of itself (vmm/status.h), hostile; NULL by software. */
+const struct vmm_status *vm_status(const struct vm *vm);
+
 /* Descriptors below are the machine's: watch and read them, do not close them. */
 int vm_control_fd(const struct vm *vm);
 /* vm_console_fd - what the guest's kernel prints (non-blocking pipe); must be drained, or the guest's messages wait. */

@@ -616,6 +616,28 @@ int vm_next_accept(struct vm *vm, uint32_t *port, int *fd, struct err *err)
 	return err_set(err, EPIPE, "the device process of the virtual machine is gone");
 }
 
+int vm_pause(struct vm *vm, bool paused, struct err *err)
+{
+	int rc;
+
+	if (!vm->kvm)
+		return -ENOSYS;
+	rc = tell(vm, paused ? DEVCTL_PAUSE : DEVCTL_RESUME, 0, err);
+	for (int i = 0; rc == 0 && i < 10000; i++) {
+		uint32_t state = __atomic_load_n(&vm->status->state, __ATOMIC_ACQUIRE);
+
+		if (state == (paused ? STATUS_PAUSED : STATUS_RUNNING) || state == STATUS_ENDED)
+			return 0;
+		(void)nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
+	}
+	return rc < 0 ? rc : err_set(err, ETIMEDOUT, "the virtual machine does not come to rest");
+}
+
+const struct vmm_status *vm_status(const struct vm *vm)
+{
+	return vm->status;
+}
+
 int vm_control_fd(const struct vm *vm)
 {
 	return vm->control;
