@@ -419,9 +419,10 @@ int engine_container_prune(struct engine *e, const char *text, void (*done)(json
 		p->freed += engine_container_size_rw(c);
 		engine_container_remove(c, false, prune_removed, p);
 	}
-	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): our own count keeps it */
-	events_emit(e, "container", "prune", "",
-		    json_pack("{s:o}", "reclaimed", json_sprintf("%lld", (long long)p->freed)));
+	json_t *freed = json_sprintf(
+		"%lld", (long long)p->freed); /* NOLINT(clang-analyzer-unix.Malloc): our own count keeps it */
+
+	events_emit(e, "container", "prune", "", json_pack("{s:o}", "reclaimed", freed));
 	prune_finish(p);
 	return 0;
 }

@@ -2,7 +2,6 @@
 """The life of a container and of the machine under it: what stays of its disk after each kind of end, what is said of a
 death from outside, the limits on the host, and a guest that attacks its own devices."""
 import glob
-import json
 import os
 import pathlib
 import signal
