@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "engine/container.h"
 
-static struct engine_container *find(struct http_conn *c, const struct http_request *r, void *arg)
+struct engine_container *route_container(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	struct err err = ERR_INIT;
 	struct engine_container *k = engine_container_find(arg, http_param(r, "id"), &err);
@@ -63,7 +63,7 @@ static void create(struct http_conn *c, const struct http_request *r, void *arg)
 
 static void inspect(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 
 	if (k)
 		http_reply_json(c, 200, engine_container_inspect(k, http_query_bool(r, "size", false)));
@@ -71,7 +71,7 @@ static void inspect(struct http_conn *c, const struct http_request *r, void *arg
 
 static void start(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 
 	if (k)
 		engine_container_start(k, reply_done, c);
@@ -84,7 +84,7 @@ static int timeout_of(const struct http_request *r)
 
 static void stop(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 
 	if (k)
 		engine_container_stop(k, http_query(r, "signal"), timeout_of(r), reply_done, c);
@@ -100,7 +100,7 @@ static void restart_stopped(struct engine_container *k, const struct err *err, v
 
 static void restart(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 
 	if (k)
 		engine_container_stop(k, http_query(r, "signal"), timeout_of(r), restart_stopped, c);
@@ -108,7 +108,7 @@ static void restart(struct http_conn *c, const struct http_request *r, void *arg
 
 static void kill_one(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 
 	if (k)
 		engine_container_signal(k, http_query(r, "signal"), reply_done, c);
@@ -116,7 +116,7 @@ static void kill_one(struct http_conn *c, const struct http_request *r, void *ar
 
 static void pause_one(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 
 	if (k)
 		engine_container_pause(k, true, reply_done, c);
@@ -124,7 +124,7 @@ static void pause_one(struct http_conn *c, const struct http_request *r, void *a
 
 static void unpause(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 
 	if (k)
 		engine_container_pause(k, false, reply_done, c);
@@ -132,7 +132,7 @@ static void unpause(struct http_conn *c, const struct http_request *r, void *arg
 
 static void remove_one(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 
 	if (k)
 		engine_container_remove(k, http_query_bool(r, "force", false), reply_done, c);
@@ -141,7 +141,7 @@ static void remove_one(struct http_conn *c, const struct http_request *r, void *
 static void rename_one(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	struct err err = ERR_INIT;
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 
 	if (k && engine_container_rename(k, http_query(r, "name") ?: "", &err))
 		http_reply_error(c, &err);
@@ -160,7 +160,7 @@ static void update_done(struct engine_container *k, const struct err *err, void 
 static void update(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	struct err err = ERR_INIT;
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 	CLEAN_JSON json_t *body = k ? json_parse(r->body, r->body_len, "request body", &err) : NULL;
 
 	if (k && body)
@@ -203,7 +203,7 @@ static void wait_closed(struct http_conn *c, void *arg)
 
 static void wait_one(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 	const char *text = http_query(r, "condition") ?: "";
 	enum engine_wait condition = !strcmp(text, "next-exit") ? ENGINE_WAIT_NEXT_EXIT
 				     : !strcmp(text, "removed") ? ENGINE_WAIT_REMOVED
@@ -240,7 +240,7 @@ static void resized(json_t *result, const struct err *err, void *arg)
 
 static void resize(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 
 	if (!k)
 		return;

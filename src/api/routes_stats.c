@@ -17,16 +17,6 @@
 #define ANSWER_MS 5000 /* a guest that does not answer must not hold the stream */
 #define PS_MAX    (8U << 20)
 
-static struct engine_container *find(struct http_conn *c, const struct http_request *r, void *arg)
-{
-	struct err err = ERR_INIT;
-	struct engine_container *k = engine_container_find(arg, http_param(r, "id"), &err);
-
-	if (!k)
-		http_reply_error(c, &err);
-	return k;
-}
-
 /* ---- stats ---- */
 
 struct stats_state {
@@ -214,7 +204,7 @@ static void stats_tick(struct loop *l, void *arg)
 
 static void stats(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 	struct stats_state *s = k ? calloc(1, sizeof(*s)) : NULL;
 	bool stream = http_query_bool(r, "stream", true), once = http_query_bool(r, "one-shot", false);
 
@@ -427,7 +417,7 @@ static bool renames_pid(const char *args)
 
 static void top(struct http_conn *c, const struct http_request *r, void *arg)
 {
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 	const char *args = http_query(r, "ps_args");
 
 	if (!k)

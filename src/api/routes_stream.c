@@ -15,16 +15,6 @@
 #define MUX_TYPE "application/vnd.docker.multiplexed-stream"
 #define RAW_TYPE "application/vnd.docker.raw-stream"
 
-static struct engine_container *find(struct http_conn *c, const struct http_request *r, void *arg)
-{
-	struct err err = ERR_INIT;
-	struct engine_container *k = engine_container_find(arg, http_param(r, "id"), &err);
-
-	if (!k)
-		http_reply_error(c, &err);
-	return k;
-}
-
 /* ---- attach ---- */
 
 /*
@@ -131,7 +121,7 @@ static int attach_begin(struct attach *a, const struct engine_container *k, stru
 static void attach(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	struct err err = ERR_INIT;
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 	struct attach *a = k ? calloc(1, sizeof(*a)) : NULL;
 
 	if (!k)
@@ -241,7 +231,7 @@ static long tail_of(const char *text)
 static void logs(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	struct err err = ERR_INIT;
-	struct engine_container *k = find(c, r, arg);
+	struct engine_container *k = route_container(c, r, arg);
 	const char *tail = http_query(r, "tail"), *since = http_query(r, "since"), *until = http_query(r, "until");
 	struct logs_options o = { .tail = tail && *tail && strcmp(tail, "all") ? tail_of(tail) : -1 };
 

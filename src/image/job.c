@@ -20,6 +20,18 @@
 #include "base/fd.h"
 #include "image/source.h"
 
+void job_show(const struct image_job *j, const char *status, const char *id, json_t *detail)
+{
+	CLEAN_JSON json_t *line = json_pack("{s:s}", "status", status);
+
+	if (id)
+		json_object_set_new(line, "id", json_sprintf("%.12s", id));
+	if (detail)
+		json_object_set_new(line, "progressDetail", detail);
+	if (j->progress)
+		j->progress(j->arg, line);
+}
+
 void job_free(struct image_job *j)
 {
 	if (!j)

@@ -25,6 +25,8 @@ struct image_job {
 struct image_job *job_new(struct image_store *s, struct loop *l, image_progress_fn progress, image_done_fn done,
 			  void *arg, struct err *err) MUST_CHECK;
 void job_free(struct image_job *j);
+/* job_show - tell the client {"status", "id" (12 characters), "progressDetail"}. @id, @detail: may be NULL; takes @detail over. */
+void job_show(const struct image_job *j, const char *status, const char *id, json_t *detail);
 /* job_done - call the job's end callback (@err NULL: success) and free it. */
 void job_done(struct image_job *j, const struct err *err, const json_t *result);
 /* job_stage - make the job's staging folder. */

@@ -59,14 +59,7 @@ static json_t *current(const struct push *p)
 
 static void show(const struct push *p, const char *status, const char *id, json_t *detail)
 {
-	CLEAN_JSON json_t *line = json_pack("{s:s}", "status", status);
-
-	if (id)
-		json_object_set_new(line, "id", json_sprintf("%.12s", id));
-	if (detail)
-		json_object_set_new(line, "progressDetail", detail);
-	if (p->j->progress)
-		p->j->progress(p->j->arg, line);
+	job_show(p->j, status, id, detail);
 }
 
 static void show_layer(const struct push *p, const char *status, json_t *detail)
