@@ -234,9 +234,13 @@ static void images_inspect(struct http_conn *c, const struct http_request *r, vo
 			set(o, optional[i][1], json_string(text));
 	}
 	set(o, "Size", json_integer((json_int_t)im->size));
+	if (r->api_minor < 45) { /* gone since; docker-compose 1 reads its Volumes */
+		set(o, "Container", json_string(""));
+		set(o, "ContainerConfig", inspect_config(config, r->api_minor));
+	}
 	if (r->api_minor < 44)
 		set(o, "VirtualSize", json_integer((json_int_t)im->size));
-	set(o, "GraphDriver", json_pack("{s:s,s:n}", "Name", "erofs+overlayfs", "Data"));
+	set(o, "GraphDriver", json_pack("{s:s,s:n}", "Name", "erofs-overlay", "Data"));
 	set(o, "RootFS", json_pack("{s:s,s:o}", "Type", "layers", "Layers", layers));
 	set(o, "Metadata", json_pack("{s:s}", "LastTagTime", "0001-01-01T00:00:00Z"));
 	http_reply_json(c, 200, o);

@@ -14,6 +14,7 @@
 
 #define MUX_TYPE "application/vnd.docker.multiplexed-stream"
 #define RAW_TYPE "application/vnd.docker.raw-stream"
+#define HEAD_MS  20
 
 /* ---- attach ---- */
 
@@ -26,6 +27,7 @@ struct attach {
 	char id[65];
 	int sock;
 	struct loop_source *source;
+	struct loop_timer *delay;
 	struct logs_reader *reader;
 	struct buf out, early;
 	bool in, out_too, err_too, mux, stream, logs;
@@ -35,6 +37,8 @@ struct attach {
 static void attach_free(struct attach *a)
 {
 	loop_remove(a->source);
+	if (a->delay)
+		loop_cancel(a->delay);
 	logs_close(a->reader);
 	buf_free(&a->out);
 	buf_free(&a->early);
@@ -104,6 +108,17 @@ static void attach_replay(struct loop *l, int fd, uint32_t events, void *arg)
 	attach_live(a);
 }
 
+static void attach_go(struct loop *l, void *arg)
+{
+	struct attach *a = arg;
+	struct err err = ERR_INIT;
+
+	a->delay = NULL;
+	a->source = loop_add_fd(l, a->sock, EPOLLOUT, attach_replay, a, &err);
+	if (!a->source)
+		attach_free(a);
+}
+
 static int attach_begin(struct attach *a, const struct engine_container *k, struct err *err)
 {
 	struct logs_options o = { .out = a->out_too, .err = a->err_too, .tail = -1, .mux = a->mux };
@@ -113,9 +128,14 @@ static int attach_begin(struct attach *a, const struct engine_container *k, stru
 		return 0;
 	}
 	a->reader = logs_open(k->log_path, &o, err);
-	if (a->reader)
-		a->source = loop_add_fd(a->engine->loop, a->sock, EPOLLOUT, attach_replay, a, err);
-	return a->source ? 0 : -err->code;
+	if (!a->reader)
+		return -err->code;
+	/*
+	 * Clients that read the answer's head through a buffer and then go on with the bare socket (python3-docker) lose what
+	 * came together with the head: it is given a moment.
+	 */
+	a->delay = loop_add_timer(a->engine->loop, HEAD_MS, attach_go, a);
+	return a->delay ? 0 : err_sys(err, ENOMEM, "attach");
 }
 
 static void attach(struct http_conn *c, const struct http_request *r, void *arg)
