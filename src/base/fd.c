@@ -188,10 +188,33 @@ int fd_mkdir_p(const char *path, mode_t mode, struct err *err)
 	return 0;
 }
 
+#define REMOVE_ROUNDS 100
+
+static int remove_folder(int dir, const char *name, unsigned depth);
+
+static int remove_entries(DIR *d, unsigned depth)
+{
+	struct dirent *e;
+	int rc;
+
+	rewinddir(d);
+	while ((errno = 0, e = readdir(d))) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (!unlinkat(dirfd(d), e->d_name, 0) || errno == ENOENT)
+			continue;
+		if (errno != EISDIR && errno != EPERM)
+			return -errno;
+		rc = remove_folder(dirfd(d), e->d_name, depth + 1);
+		if (rc < 0 && rc != -ENOENT)
+			return rc;
+	}
+	return -errno;
+}
+
 static int remove_folder(int dir, const char *name, unsigned depth)
 {
 	CLEAN_DIR DIR *d = NULL;
-	struct dirent *e;
 	int fd, rc;
 
 	if (depth > 512)
@@ -205,20 +228,16 @@ static int remove_folder(int dir, const char *name, unsigned depth)
 		(void)close(fd);
 		return rc;
 	}
-	while ((errno = 0, e = readdir(d))) {
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
-			continue;
-		if (!unlinkat(fd, e->d_name, 0))
-			continue;
-		if (errno != EISDIR && errno != EPERM)
-			return -errno;
-		rc = remove_folder(fd, e->d_name, depth + 1);
-		if (rc < 0 && rc != -ENOENT)
+	/* a process that ends at the same time may still make a file or two, such as its socket */
+	for (int round = 0; round < REMOVE_ROUNDS; round++) {
+		rc = remove_entries(d, depth);
+		if (rc < 0)
 			return rc;
+		rc = unlinkat(dir, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+		if (rc != -ENOTEMPTY)
+			break;
 	}
-	if (errno)
-		return -errno;
-	return unlinkat(dir, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+	return rc;
 }
 
 int fd_remove_tree(int dir, const char *path, struct err *err)

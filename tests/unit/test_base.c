@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -244,6 +245,37 @@ static void fd_open_beneath_does_not_leave_the_folder(void **state)
 	}
 	assert_int_equal(fd_open_beneath(f->fd, "absolute", O_RDONLY, 0, RESOLVE_NO_SYMLINKS), -ELOOP);
 	assert_int_equal(fd_open_beneath(f->fd, "none", O_RDONLY, 0, 0), -ENOENT);
+}
+
+/* as an engine meets it that removes the folder of a process which is about to end */
+static void fd_remove_tree_beside_one_who_makes_files(void **state)
+{
+	struct folder *f = *state;
+	struct err e = ERR_INIT;
+
+	for (int round = 0; round < 20; round++) {
+		char name[32];
+		int tree;
+		pid_t child;
+
+		assert_int_equal(mkdirat(f->fd, "busy", 0700), 0);
+		tree = openat(f->fd, "busy", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+		assert_true(tree >= 0);
+		child = fork();
+		if (child == 0) {
+			for (int i = 0; i < 500; i++) {
+				(void)snprintf(name, sizeof(name), "file%d", i);
+				if (openat(tree, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0600) < 0 && errno != EMFILE)
+					_exit(0); /* the folder is gone */
+			}
+			_exit(0);
+		}
+		while (faccessat(tree, "file9", F_OK, 0) < 0)
+			; /* it is at work */
+		(void)close(tree);
+		assert_int_equal(fd_remove_tree(f->fd, "busy", &e), 0);
+		assert_int_equal(waitpid(child, NULL, 0), child);
+	}
 }
 
 static void fd_remove_tree_does_not_follow_symlinks(void **state)
@@ -652,6 +684,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(fd_read_file_refuses_too_large_and_absent, folder_make, folder_remove),
 		cmocka_unit_test_setup_teardown(fd_open_beneath_does_not_leave_the_folder, folder_make, folder_remove),
 		cmocka_unit_test_setup_teardown(fd_remove_tree_does_not_follow_symlinks, folder_make, folder_remove),
+		cmocka_unit_test_setup_teardown(fd_remove_tree_beside_one_who_makes_files, folder_make, folder_remove),
 		cmocka_unit_test(fd_read_full_stops_at_the_end),
 		cmocka_unit_test(fd_passes_descriptors),
 		cmocka_unit_test_setup_teardown(msg_round_trip, wire_make, wire_remove),
