@@ -234,10 +234,10 @@ static void images_inspect(struct http_conn *c, const struct http_request *r, vo
 			set(o, optional[i][1], json_string(text));
 	}
 	set(o, "Size", json_integer((json_int_t)im->size));
-	if (r->api_minor < 45) { /* gone since; docker-compose 1 reads its Volumes */
+	if (r->api_minor < 45)
 		set(o, "Container", json_string(""));
-		set(o, "ContainerConfig", inspect_config(config, r->api_minor));
-	}
+	/* Docker shows it before API 1.45 only; docker-compose 1, which asks for the newest, cannot recreate a container without it */
+	set(o, "ContainerConfig", inspect_config(config, r->api_minor));
 	if (r->api_minor < 44)
 		set(o, "VirtualSize", json_integer((json_int_t)im->size));
 	set(o, "GraphDriver", json_pack("{s:s,s:n}", "Name", "erofs-overlay", "Data"));

@@ -143,7 +143,7 @@ def test_update(engine, container):
 
 def test_top(engine, container):
     c = container("sh", "-c", "sleep 1234; true")
-    until(lambda: "1234" in engine.ok("top", c))
+    until(lambda: engine.ok("top", c).count("1234") == 2)
     lines = engine.ok("top", c).splitlines()
     assert lines[0].split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
     assert {line.split(None, 7)[7] for line in lines[1:]} == {"sh -c sleep 1234; true", "sleep 1234"}
