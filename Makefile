@@ -4,7 +4,7 @@
 BUILD   ?= build
 PREFIX  ?= /usr/local
 SECONDS ?= 60
-PROGRAMS = walnut walnutd walnut-shim walnut-vmm walnut-worker walnut-fetch walnut-agent
+PROGRAMS = walnut walnutd walnut-shim walnut-vmm walnut-worker walnut-fetch walnut-tree walnut-agent
 
 .PHONY: all nano demo test test-kvm kvm-shell unit asan fuzz lint parity bench install uninstall clean packages images
 
@@ -67,7 +67,7 @@ install: all
 
 # By name: what was installed from another build goes too. State (/var/lib/walnut) stays.
 uninstall:
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,walnut walnutd walnut-shim walnut-vmm walnut-worker walnut-fetch walnut-runtime)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,walnut walnutd walnut-shim walnut-vmm walnut-worker walnut-fetch walnut-tree walnut-runtime)
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/man/,$(foreach n,1 8,$(addprefix man$(n)/,$(notdir $(wildcard docs/man/*.$(n))))))
 	rm -rf $(DESTDIR)$(PREFIX)/libexec/walnut $(DESTDIR)$(PREFIX)/lib/walnut
 

@@ -412,6 +412,11 @@ static void sys_empty(struct http_conn *c, const struct http_request *r, void *a
 	http_reply_json(c, 200, json_array());
 }
 
+static void sys_plugin(struct http_conn *c, const struct http_request *r, void *arg)
+{
+	http_reply_error_status(c, 404, "plugin \"%s\" not found", http_param(r, "name"));
+}
+
 static void sys_swarm(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	http_reply_error_status(c, 503,
@@ -442,6 +447,14 @@ const struct http_route routes_system[] = {
 	{ "GET", "/volumes/{name}", sys_volume, false },
 	{ "DELETE", "/volumes/{name}", sys_volume, false },
 	{ "GET", "/plugins", sys_empty, false },
+	{ "GET", "/plugins/privileges", route_not_built, false },
+	{ "POST", "/plugins/pull", route_not_built, false },
+	{ "POST", "/plugins/create", route_not_built, false },
+	{ "GET", "/plugins/{name:*}/json", sys_plugin, false },
+	{ "POST", "/commit", route_not_built, false },
+	{ "GET", "/containers/{id}/attach/ws", route_not_built, false },
+	{ "GET", "/containers/{id}/checkpoints", route_not_built, false },
+	{ "POST", "/containers/{id}/checkpoints", route_not_built, false },
 	{ "POST", "/build", route_not_built, false },
 	{ "POST", "/build/prune", route_not_built, false },
 	{ "POST", "/session", route_not_built, false },

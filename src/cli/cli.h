@@ -28,4 +28,9 @@ char *cli_path(const char *prefix, const char *name, const char *suffix) MUST_CH
 extern const struct cli_verb cli_run_verbs[];    /* run, create, exec, start, attach, wait */
 extern const struct cli_verb cli_object_verbs[]; /* ps, images, logs, stop, rm, ... */
 
+extern const struct cli_verb cli_watch_verbs[]; /* top, stats, diff, export, cp, prune, df */
+
+/* cli_run_flags - print the flags of run and create, of exec, or of attach; nothing for other verbs. */
+void cli_run_flags(const char *verb, FILE *out);
+
 #endif

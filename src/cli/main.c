@@ -17,7 +17,7 @@
 #define DEFAULT_SOCKET "/run/walnut/walnut.sock"
 #define ENGINE_LOG     "/run/walnut/walnutd.log"
 
-static const struct cli_verb *const tables[] = { cli_run_verbs, cli_object_verbs };
+static const struct cli_verb *const tables[] = { cli_run_verbs, cli_object_verbs, cli_watch_verbs };
 
 int cli_fail(const struct err *err)
 {
@@ -62,6 +62,13 @@ static void print_help(FILE *out)
 	(void)fputs("\nThe engine's socket: -H, else WALNUT_HOST, else unix://" DEFAULT_SOCKET
 		    ".\nAs root, the engine is started when none runs there.\n",
 		    out);
+}
+
+static int print_verb_help(const struct cli_verb *verb)
+{
+	(void)printf("Usage: walnut %s %s\n\n%s\n", verb->name, verb->arguments, verb->summary);
+	cli_run_flags(verb->name, stdout);
+	return 0;
 }
 
 static const struct cli_verb *find_verb(const char *name)
@@ -172,9 +179,8 @@ int main(int argc, char **argv)
 	if (at >= argc || !strcmp(argv[at], "help") || !strcmp(argv[at], "-h") || !strcmp(argv[at], "--help")) {
 		verb = at + 1 < argc ? find_verb(argv[at + 1]) : NULL;
 		if (verb)
-			(void)printf("Usage: walnut %s %s\n\n%s\n", verb->name, verb->arguments, verb->summary);
-		else
-			print_help(stdout);
+			return print_verb_help(verb);
+		print_help(stdout);
 		return 0;
 	}
 	verb = find_verb(argv[at]);
@@ -182,10 +188,8 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "walnut: '%s' is not a walnut verb: see 'walnut help'\n", argv[at]);
 		return EXIT_ENGINE;
 	}
-	if (at + 1 < argc && !strcmp(argv[at + 1], "--help")) {
-		(void)printf("Usage: walnut %s %s\n\n%s\n", verb->name, verb->arguments, verb->summary);
-		return 0;
-	}
+	if (at + 1 < argc && !strcmp(argv[at + 1], "--help"))
+		return print_verb_help(verb);
 	if (need_engine(&cli, &err) < 0) {
 		(void)cli_fail(&err);
 		return strcmp(verb->name, "run") ? 1 : EXIT_ENGINE; /* as docker's */

@@ -35,69 +35,73 @@ struct flag {
 	enum flag_kind kind;
 	bool host; /* in HostConfig */
 	const char *member;
+	const char *help; /* "VALUE|what it does" */
 };
 
 static const struct flag run_flags[] = {
-	{ "add-host", 0, FLAG_LIST, true, "ExtraHosts" },
-	{ "cap-add", 0, FLAG_LIST, true, "CapAdd" },
-	{ "cap-drop", 0, FLAG_LIST, true, "CapDrop" },
-	{ "cpu-shares", 'c', FLAG_INT, true, "CpuShares" },
-	{ "cpus", 0, FLAG_CPUS, true, "NanoCpus" },
-	{ "cpuset-cpus", 0, FLAG_STRING, true, "CpusetCpus" },
-	{ "detach", 'd', FLAG_OURS, false, "detach" },
-	{ "detach-keys", 0, FLAG_OURS, false, "detach-keys" },
-	{ "domainname", 0, FLAG_STRING, false, "Domainname" },
-	{ "entrypoint", 0, FLAG_ARGV, false, "Entrypoint" },
-	{ "env", 'e', FLAG_LIST, false, "Env" },
-	{ "hostname", 'h', FLAG_STRING, false, "Hostname" },
-	{ "init", 0, FLAG_BOOL, true, "Init" },
-	{ "interactive", 'i', FLAG_BOOL, false, "OpenStdin" },
-	{ "isolation", 0, FLAG_STRING, true, "Isolation" },
-	{ "label", 'l', FLAG_MAP, false, "Labels" },
-	{ "memory", 'm', FLAG_BYTES, true, "Memory" },
-	{ "memory-swap", 0, FLAG_BYTES, true, "MemorySwap" },
-	{ "name", 0, FLAG_OURS, false, "name" },
-	{ "network", 0, FLAG_STRING, true, "NetworkMode" },
-	{ "pids-limit", 0, FLAG_INT, true, "PidsLimit" },
-	{ "privileged", 0, FLAG_BOOL, true, "Privileged" },
-	{ "read-only", 0, FLAG_BOOL, true, "ReadonlyRootfs" },
-	{ "restart", 0, FLAG_RESTART, true, "RestartPolicy" },
-	{ "rm", 0, FLAG_BOOL, true, "AutoRemove" },
-	{ "security-opt", 0, FLAG_LIST, true, "SecurityOpt" },
-	{ "shm-size", 0, FLAG_BYTES, true, "ShmSize" },
-	{ "stop-signal", 0, FLAG_STRING, false, "StopSignal" },
-	{ "stop-timeout", 0, FLAG_INT, false, "StopTimeout" },
-	{ "storage-opt", 0, FLAG_MAP, true, "StorageOpt" },
-	{ "sysctl", 0, FLAG_MAP, true, "Sysctls" },
-	{ "tmpfs", 0, FLAG_TMPFS, true, "Tmpfs" },
-	{ "tty", 't', FLAG_BOOL, false, "Tty" },
-	{ "ulimit", 0, FLAG_ULIMIT, true, "Ulimits" },
-	{ "user", 'u', FLAG_STRING, false, "User" },
-	{ "workdir", 'w', FLAG_STRING, false, "WorkingDir" },
+	{ "add-host", 0, FLAG_LIST, true, "ExtraHosts", "NAME:ADDRESS|A line for /etc/hosts" },
+	{ "cap-add", 0, FLAG_LIST, true, "CapAdd", "CAPABILITY|Give a capability, or ALL" },
+	{ "cap-drop", 0, FLAG_LIST, true, "CapDrop", "CAPABILITY|Take a capability away, or ALL" },
+	{ "cpu-shares", 'c', FLAG_INT, true, "CpuShares", "N|Relative share of the processors" },
+	{ "cpus", 0, FLAG_CPUS, true, "NanoCpus", "N|Processors at most, such as 1.5" },
+	{ "cpuset-cpus", 0, FLAG_STRING, true, "CpusetCpus", "LIST|Processors to run on, such as 0-2" },
+	{ "detach", 'd', FLAG_OURS, false, "detach", "|Run in the background, print the id" },
+	{ "detach-keys", 0, FLAG_OURS, false, "detach-keys", "KEYS|Keys that detach from a terminal (ctrl-p,ctrl-q)" },
+	{ "domainname", 0, FLAG_STRING, false, "Domainname", "NAME|The container's NIS domain name" },
+	{ "entrypoint", 0, FLAG_ARGV, false, "Entrypoint", "PROGRAM|Run this instead of the image's entrypoint" },
+	{ "env", 'e', FLAG_LIST, false, "Env",
+	  "NAME=VALUE|Set an environment variable; NAME alone takes it from here" },
+	{ "hostname", 'h', FLAG_STRING, false, "Hostname", "NAME|The container's host name" },
+	{ "init", 0, FLAG_BOOL, true, "Init", "|Run an init that reaps processes and forwards signals" },
+	{ "interactive", 'i', FLAG_BOOL, false, "OpenStdin", "|Keep standard input open" },
+	{ "isolation", 0, FLAG_STRING, true, "Isolation",
+	  "KIND|process (this kernel) or hyperv (its own virtual machine)" },
+	{ "label", 'l', FLAG_MAP, false, "Labels", "KEY=VALUE|Set a label" },
+	{ "memory", 'm', FLAG_BYTES, true, "Memory", "SIZE|Memory at most, such as 512m" },
+	{ "memory-swap", 0, FLAG_BYTES, true, "MemorySwap", "SIZE|Memory and swap at most; -1: any swap" },
+	{ "name", 0, FLAG_OURS, false, "name", "NAME|The container's name" },
+	{ "network", 0, FLAG_STRING, true, "NetworkMode", "NAME|none, bridge, host or container:NAME" },
+	{ "pids-limit", 0, FLAG_INT, true, "PidsLimit", "N|Processes at most" },
+	{ "privileged", 0, FLAG_BOOL, true, "Privileged", "|All capabilities and devices" },
+	{ "read-only", 0, FLAG_BOOL, true, "ReadonlyRootfs", "|Mount the root filesystem read-only" },
+	{ "restart", 0, FLAG_RESTART, true, "RestartPolicy", "POLICY|no, on-failure[:N], always or unless-stopped" },
+	{ "rm", 0, FLAG_BOOL, true, "AutoRemove", "|Remove the container when it ends" },
+	{ "security-opt", 0, FLAG_LIST, true, "SecurityOpt", "OPTION|no-new-privileges, seccomp=unconfined, ..." },
+	{ "shm-size", 0, FLAG_BYTES, true, "ShmSize", "SIZE|Size of /dev/shm (64m)" },
+	{ "stop-signal", 0, FLAG_STRING, false, "StopSignal", "SIGNAL|What stop sends first (SIGTERM)" },
+	{ "stop-timeout", 0, FLAG_INT, false, "StopTimeout", "SECONDS|How long stop waits before SIGKILL (10)" },
+	{ "storage-opt", 0, FLAG_MAP, true, "StorageOpt", "KEY=VALUE|size=SIZE: the writable disk (hyperv)" },
+	{ "sysctl", 0, FLAG_MAP, true, "Sysctls", "KEY=VALUE|A kernel parameter of the container's namespaces" },
+	{ "tmpfs", 0, FLAG_TMPFS, true, "Tmpfs", "PATH[:OPTIONS]|Mount a tmpfs" },
+	{ "tty", 't', FLAG_BOOL, false, "Tty", "|Give the program a terminal" },
+	{ "ulimit", 0, FLAG_ULIMIT, true, "Ulimits", "NAME=SOFT[:HARD]|A resource limit, such as nofile=1024" },
+	{ "user", 'u', FLAG_STRING, false, "User", "NAME|User and group: NAME or ID[:GROUP]" },
+	{ "workdir", 'w', FLAG_STRING, false, "WorkingDir", "PATH|The program's working folder" },
 	{ 0 },
 };
 
 static const struct flag exec_flags[] = {
-	{ "detach", 'd', FLAG_OURS, false, "detach" },
-	{ "detach-keys", 0, FLAG_STRING, false, "DetachKeys" },
-	{ "env", 'e', FLAG_LIST, false, "Env" },
-	{ "interactive", 'i', FLAG_BOOL, false, "AttachStdin" },
-	{ "privileged", 0, FLAG_BOOL, false, "Privileged" },
-	{ "tty", 't', FLAG_BOOL, false, "Tty" },
-	{ "user", 'u', FLAG_STRING, false, "User" },
-	{ "workdir", 'w', FLAG_STRING, false, "WorkingDir" },
+	{ "detach", 'd', FLAG_OURS, false, "detach", "|Run in the background, print the id" },
+	{ "detach-keys", 0, FLAG_STRING, false, "DetachKeys", "KEYS|Keys that detach from a terminal (ctrl-p,ctrl-q)" },
+	{ "env", 'e', FLAG_LIST, false, "Env",
+	  "NAME=VALUE|Set an environment variable; NAME alone takes it from here" },
+	{ "interactive", 'i', FLAG_BOOL, false, "AttachStdin", "|Keep standard input open" },
+	{ "privileged", 0, FLAG_BOOL, false, "Privileged", "|All capabilities and devices" },
+	{ "tty", 't', FLAG_BOOL, false, "Tty", "|Give the program a terminal" },
+	{ "user", 'u', FLAG_STRING, false, "User", "NAME|User and group: NAME or ID[:GROUP]" },
+	{ "workdir", 'w', FLAG_STRING, false, "WorkingDir", "PATH|The program's working folder" },
 	{ 0 },
 };
 
 static const struct flag attach_flags[] = {
-	{ "detach-keys", 0, FLAG_OURS, false, "detach-keys" },
-	{ "no-stdin", 0, FLAG_OURS, false, "no-stdin" },
+	{ "detach-keys", 0, FLAG_OURS, false, "detach-keys", "KEYS|Keys that detach from a terminal (ctrl-p,ctrl-q)" },
+	{ "no-stdin", 0, FLAG_OURS, false, "no-stdin", "|Do not attach standard input" },
 	{ 0 },
 };
 
 static const struct flag start_flags[] = {
-	{ "attach", 'a', FLAG_OURS, false, "attach" },
-	{ "interactive", 'i', FLAG_OURS, false, "interactive" },
+	{ "attach", 'a', FLAG_OURS, false, "attach", "|Attach to its output" },
+	{ "interactive", 'i', FLAG_OURS, false, "interactive", "|Keep standard input open" },
 	{ 0 },
 };
 
@@ -630,6 +634,34 @@ static int verb_wait(struct cli *cli, int argc, char **argv)
 			(void)printf("%d\n", code);
 	}
 	return status;
+}
+
+void cli_run_flags(const char *verb, FILE *out)
+{
+	static const struct {
+		const char *verb;
+		const struct flag *flags;
+	} tables[] = { { "run", run_flags },
+		       { "create", run_flags },
+		       { "exec", exec_flags },
+		       { "attach", attach_flags },
+		       { "start", start_flags } };
+	const struct flag *f = NULL;
+
+	for (size_t i = 0; i < ARRAY_LEN(tables); i++)
+		if (!strcmp(tables[i].verb, verb))
+			f = tables[i].flags;
+	if (f)
+		(void)fputs("\nFlags:\n", out);
+	for (; f && f->name; f++) {
+		const char *bar = strchr(f->help, '|');
+		char left[64];
+
+		(void)snprintf(left, sizeof(left), "%c%c%c --%s%s%.*s", f->letter ? '-' : ' ',
+			       f->letter ? f->letter : ' ', f->letter ? ',' : ' ', f->name, bar > f->help ? " " : "",
+			       (int)(bar - f->help), f->help);
+		(void)fprintf(out, "  %-32s %s\n", left, bar + 1);
+	}
 }
 
 const struct cli_verb cli_run_verbs[] = {

@@ -129,3 +129,39 @@ def test_images(walnut, tmp_path):
         tar.addfile(tarfile.TarInfo("empty"))
     walnut("import", root, "walnut-test/imported:1", check=0)
     walnut("rmi", "walnut-test/imported:1", check=0)
+
+
+def test_looking_into_a_container(walnut, name):
+    walnut("run", "-d", "--name", name, IMAGE, "sh", "-c", "echo made > /made; sleep 1234; true", check=0)
+    deadline = time.monotonic() + 30
+    while "A /made" not in walnut("diff", name).out and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert walnut("diff", name, check=0).out == "A /made\n"
+    out = walnut("top", name, check=0).out
+    assert out.split()[:2] == ["UID", "PID"] and "sleep 1234" in out
+    assert walnut("top", name, "-o", "pid,args", check=0).out.split()[:2] == ["PID", "COMMAND"]
+    assert name in walnut("stats", name, check=0).out and name in walnut("stats", "--no-stream", check=0).out
+    assert "Containers" in walnut("df", check=0).out
+    assert walnut("prune", "extra").code == 125
+
+
+def test_files_as_archives(engine, walnut, name, tmp_path):
+    walnut("run", "-d", "--name", name, IMAGE, "sleep", "100", check=0)
+    walnut("export", "-o", tmp_path / "all.tar", name, check=0)
+    with tarfile.open(tmp_path / "all.tar") as tar:
+        assert "bin/busybox" in tar.getnames()
+    env = dict(os.environ, WALNUT_HOST="unix://" + engine.socket)
+    program = str(BUILD / "walnut")
+    data = subprocess.run([program, "cp", name + ":/etc/group", "-"], capture_output=True, env=env, check=True).stdout
+    subprocess.run([program, "cp", "-", name + ":/tmp"], input=data, env=env, check=True)
+    assert "ada:" in walnut("exec", name, "cat", "/tmp/group", check=0).out
+    result = walnut("cp", name + ":/absent", "-")
+    assert result.code == 1 and "Could not find the file /absent" in result.err
+    assert walnut("cp", "a", "b").code == 125
+
+
+def test_help_names_every_flag(walnut):
+    out = walnut("run", "--help", check=0).out
+    for flag in ("--isolation", "--memory", "-e, --env", "--rm", "-it"[:2]):
+        assert flag in out
+    assert "--privileged" in walnut("help", "exec", check=0).out
