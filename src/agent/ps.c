@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What ps(1) would show of the container's processes, read from /proc (proc(5)); there need be no ps in the container. */
+/* What ps(1) would show of the container's processes, read from /proc (proc(5)); the container needs no ps. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>

@@ -108,7 +108,7 @@ static int mount_scratch(bool disk, struct err *err)
 {
 	if (mkdir(SCRATCH_DIR, 0755) < 0)
 		return err_sys(err, errno, "make " SCRATCH_DIR);
-	/* The disk is made with its inode tables unwritten (zero in a sparse file): a thread that zeroes them is only a cost. */
+	/* The disk's inode tables are unwritten (holes of a sparse file): a thread that zeroes them is only a cost. */
 	if (disk && mount("/dev/vdb", SCRATCH_DIR, "ext4", MS_NODEV | MS_NOATIME, "noinit_itable") < 0)
 		return err_sys(err, errno, "mount the scratch disk");
 	if (!disk && mount("scratch", SCRATCH_DIR, "tmpfs", MS_NODEV, "mode=0755") < 0)

@@ -2,10 +2,10 @@
 /*
  * Isolation "hyperv": a micro virtual machine (vmm/vm.h) and the agent in it (ARCHITECTURE.md, "Shim to agent").
  *
- * Start: boot -> the agent connects and says hello -> setup, create and start, sent together; each has one function that
- * takes its answer. End: the agent says "exited" -> the output is drained -> "shutdown": the guest kills what is left,
- * writes its disk and answers -> the machine is ended. A guest that takes no part (panic, hung, killed) is ended at once
- * or after the times below, and what it had not written is lost, as with a power failure.
+ * Start: boot -> the agent connects and says hello -> setup, create and start, sent together; each has one function
+ * that takes its answer. End: the agent says "exited" -> the output is drained -> "shutdown": the guest kills what is left,
+ * writes its disk and answers -> the machine is ended. A guest that takes no part (panic, hung, killed) is ended at
+ * once or after the times below, and what it had not written is lost, as with a power failure.
  */
 #include <errno.h>
 #include <fcntl.h>

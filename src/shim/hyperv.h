@@ -72,7 +72,7 @@ struct hyperv {
 };
 
 /* hyperv.c */
-/* hyperv_failed - the machine is over or can not be trusted any more: end the start or the container. May free @sh's hyperv. */
+/* hyperv_failed - the machine is over or can not be trusted any more: end the start or the container. May free the data. */
 void hyperv_failed(struct shim *sh, const struct err *reason);
 /* hyperv_booted - the agent is there. */
 void hyperv_booted(struct shim *sh);
@@ -91,7 +91,7 @@ void hyperv_read_console(struct hyperv *h);
 void hyperv_name_end(struct hyperv *h, struct err *why);
 /* hyperv_name_panic - if the guest's kernel panicked, that is the cause of whatever was seen of the machine. */
 void hyperv_name_panic(struct hyperv *h, struct err *why);
-/* hyperv_limit_cpu - put the container's share of the processors on the machine, or take it off (boot and end are ours). */
+/* hyperv_limit_cpu - put the container's share of the processors on the machine, or take it off (for boot and end). */
 void hyperv_limit_cpu(struct hyperv *h, bool limited);
 /* hyperv_update_machine - new limits of the running container, as far as the machine has a part in them. */
 int hyperv_update_machine(struct hyperv *h, const json_t *resources, struct err *err) MUST_CHECK;
@@ -109,7 +109,7 @@ void hyperv_accept(struct shim *sh);
 void hyperv_pending_free(struct hyperv_pending *p);
 
 /* hyperv_stream.c */
-/* hyperv_streams_make - listen for the streams of a process. Return: their ports by name, as the agent takes them, or NULL. */
+/* hyperv_streams_make - listen for the streams of a process. Return: their ports by name, for the agent, or NULL. */
 json_t *hyperv_streams_make(struct hyperv *h, struct hyperv_streams *out, bool terminal, bool in, struct err *err);
 /* hyperv_streams_connect - hand the connections that came to the session. */
 int hyperv_streams_connect(struct hyperv *h, struct session *s, struct hyperv_streams *st, struct err *err) MUST_CHECK;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The virtual machine of a container: its disks, its cgroup, its two processes and what they leave behind when they end.
+ * The virtual machine of a container: its disks, its cgroup, its two processes and what they leave when they end.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -106,8 +106,8 @@ static void machine_ended(struct loop *l, int fd, uint32_t events, void *arg)
 
 /*
  * A new disk is formatted while the guest boots, under another name: a file with the disk's name is always whole. Its
- * inode tables and journal stay holes. A container that is removed at its end needs no journal: after a failure there is
- * nobody to read the disk.
+ * inode tables and journal stay holes. A container that is removed at its end needs no journal: after a failure there
+ * is nobody to read the disk.
  */
 static int format_scratch(struct hyperv *h, const char *path, bool throwaway, struct err *err)
 {
@@ -217,8 +217,8 @@ static int open_disks(struct hyperv *h, struct disks *d, const json_t *rootfs, s
 /* ---- the host's cgroup */
 
 /*
- * What the two processes need beside the guest's memory: QEMU's code cache (tb-size) and heap, 90 MiB at the most that was seen
- * (a guest that wrote twice its memory and then ran out of it); and room for the page cache of the disks' files,
+ * What the two processes need beside the guest's memory: QEMU's code cache (tb-size) and heap, 90 MiB at the most
+ * that was seen (a guest that wrote twice its memory and then ran out of it); and room for the page cache of the disks' files,
  * which is charged to whoever reads them first and given back when it is wanted.
  */
 #define MEMORY_OVERHEAD (192ULL << 20)
