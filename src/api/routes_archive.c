@@ -153,7 +153,7 @@ static void archive_ready(const json_t *head, const struct err *err, int out, co
 static void archive(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	struct err err = ERR_INIT;
-	struct engine_container *k;
+	struct engine_container *k = NULL;
 	struct job *j = job_new(c, r, arg, &k);
 
 	if (!j || !job_path(j, r))
@@ -231,11 +231,11 @@ static bool put_owner(const struct engine_container *k, json_t *options, struct 
 static void archive_put(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	struct err err = ERR_INIT;
-	struct engine_container *k;
+	struct engine_container *k = NULL;
 	struct job *j = job_new(c, r, arg, &k);
 	CLEAN_JSON json_t *options = json_pack("{s:b}", "keep_kind", http_query_bool(r, "noOverwriteDirNonDir", false));
 	CLEAN_FD int theirs = -1;
-	int p[2];
+	int p[2] = { -1, -1 };
 
 	if (!j || !job_path(j, r))
 		return;
@@ -275,7 +275,7 @@ static void export_ready(const json_t *head, const struct err *err, int out, con
 static void export_all(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	struct err err = ERR_INIT;
-	struct engine_container *k;
+	struct engine_container *k = NULL;
 	struct job *j = job_new(c, r, arg, &k);
 
 	if (!j)
@@ -308,7 +308,7 @@ static void changes_ready(const json_t *head, const struct err *err, int out, co
 static void changes(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	struct err err = ERR_INIT;
-	struct engine_container *k;
+	struct engine_container *k = NULL;
 	struct job *j = job_new(c, r, arg, &k);
 
 	if (!j)
