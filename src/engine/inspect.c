@@ -88,7 +88,8 @@ json_t *engine_container_inspect(struct engine_container *c, bool size)
 {
 	char created[40];
 	const json_t *entry = json_object_get(c->config, "Entrypoint");
-	json_t *all = json_array(), *execs = json_array();
+	json_t *all = json_array();
+	CLEAN_JSON json_t *execs = json_array();
 
 	if (json_is_array(entry))
 		(void)json_array_extend(all, (json_t *)entry);
@@ -108,7 +109,7 @@ json_t *engine_container_inspect(struct engine_container *c, bool size)
 		"HostnamePath", c->data_dir, "/hostname", "HostsPath", c->data_dir, "/hosts", "LogPath", c->log_path,
 		"Name", "/", c->name, "RestartCount", c->restart_count, "Driver", "erofs-overlay", "Platform", "linux",
 		"MountLabel", "", "ProcessLabel", "", "AppArmorProfile", "", "ExecIDs",
-		json_array_size(execs) ? execs : json_null());
+		json_array_size(execs) ? json_incref(execs) : json_null());
 
 	(void)json_object_set(j, "HostConfig", c->host_config);
 	(void)json_object_set_new(j, "GraphDriver", inspect_driver(c));

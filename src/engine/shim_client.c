@@ -66,6 +66,12 @@ static void shim_reap_later(struct shim_client *s)
 
 static void shim_dispose(struct shim_client *s)
 {
+	while (s->calls) {
+		struct shim_call *call = s->calls;
+
+		s->calls = call->next;
+		free(call);
+	}
 	loop_remove(s->source);
 	s->source = NULL;
 	msg_stream_fini(&s->stream);
@@ -270,11 +276,5 @@ void shim_client_free(struct shim_client *s)
 	s->container = NULL;
 	if (s->depth)
 		return; /* shim_readable disposes of it */
-	while (s->calls) {
-		struct shim_call *call = s->calls;
-
-		s->calls = call->next;
-		free(call);
-	}
 	shim_dispose(s);
 }
