@@ -45,6 +45,7 @@ static const struct rule devices[] = {
 	{ .nr = SYS_epoll_ctl },                    /* the loop: connections come and go */
 	{ .nr = SYS_read },                         /* eventfds, vhost-user messages */
 	{ .nr = SYS_write },                        /* eventfds, the log */
+	{ .nr = SYS_pread64 },                      /* KVM's counters */
 	{ .nr = SYS_readv },                        /* vsock: a socket's bytes into guest memory */
 	{ .nr = SYS_sendmsg },                      /* vsock: guest memory to a socket; descriptors to the shim */
 	{ .nr = SYS_recvmsg },                      /* vhost-user: descriptors */

@@ -73,6 +73,42 @@ uint64_t guest_exits(const struct guest *g, unsigned int reason)
 	return sum;
 }
 
+uint64_t guest_kvm_exits(const struct guest *g)
+{
+	uint64_t sum = 0, n;
+
+	for (unsigned int i = 0; i < g->vcpus; i++)
+		if (g->vcpu[i].stats_fd >= 0 &&
+		    pread(g->vcpu[i].stats_fd, &n, sizeof(n), g->vcpu[i].exits_at) == (ssize_t)sizeof(n))
+			sum += n;
+	return sum;
+}
+
+/* Documentation/virt/kvm/api.rst, KVM_GET_STATS_FD: a header, descriptors with names, values. */
+static void find_stats(struct guest_vcpu *c)
+{
+	CLEAN_FREE struct kvm_stats_desc *d = NULL;
+	struct kvm_stats_header h;
+	size_t size;
+
+	c->stats_fd = ioctl(c->fd, KVM_GET_STATS_FD, NULL);
+	if (c->stats_fd < 0 || pread(c->stats_fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h) || h.name_size > 256) {
+		close_fd(&c->stats_fd);
+		return;
+	}
+	size = sizeof(*d) + h.name_size;
+	d = calloc(1, size + 1);
+	for (uint32_t i = 0; d && i < h.num_desc; i++) {
+		if (pread(c->stats_fd, d, size, (off_t)(h.desc_offset + i * size)) != (ssize_t)size)
+			break;
+		if (strcmp(d->name, "exits") == 0) {
+			c->exits_at = (off_t)(h.data_offset + d->offset);
+			return;
+		}
+	}
+	close_fd(&c->stats_fd);
+}
+
 /* ---- a processor's thread */
 
 static void port_io(struct guest *g, struct kvm_run *run)
@@ -270,6 +306,7 @@ static int add_vcpu(struct guest *g, unsigned int i, struct err *err)
 		c->run = NULL;
 		return err_sys(err, errno, "map processor %u", i);
 	}
+	find_stats(c);
 	return cpu_identify(g->kvm_fd, c->fd, i, g->vcpus, err);
 }
 
@@ -303,7 +340,7 @@ int guest_create(struct guest *g, int kvm_fd, const struct gmem *ram, unsigned i
 		.kvm_fd = kvm_fd, .vm_fd = -1, .ram = ram, .bus = *bus, .vcpus = vcpus, .rest_fd = -1, .end_fd = -1
 	};
 	for (unsigned int i = 0; i < BOOT_VCPUS_MAX; i++)
-		g->vcpu[i].fd = -1;
+		g->vcpu[i].fd = g->vcpu[i].stats_fd = -1;
 	if (vcpus == 0 || vcpus > BOOT_VCPUS_MAX) {
 		g->vcpus = 0;
 		return err_set(err, EINVAL, "a virtual machine has 1 to %u processors, not %u", BOOT_VCPUS_MAX, vcpus);
@@ -352,6 +389,7 @@ void guest_destroy(struct guest *g)
 		if (c->run)
 			(void)munmap(c->run, g->run_size);
 		close_fd(&c->fd);
+		close_fd(&c->stats_fd);
 	}
 	g->vcpus = 0;
 	close_fd(&g->vm_fd);

@@ -45,7 +45,9 @@ struct guest;
 struct guest_vcpu {
 	struct guest *guest;
 	unsigned int index;
-	int fd; /* owned */
+	int fd;         /* owned */
+	int stats_fd;   /* owned; -1: this kernel has none */
+	off_t exits_at; /* where KVM counts exits in it */
 	struct kvm_run *run;
 	pthread_t thread;
 	pid_t tid;
@@ -88,6 +90,8 @@ void guest_end(struct guest *g, enum guest_end how, const char *text);
 /* guest_destroy - stop the threads, wait for them, free everything. Not from a processor's thread. */
 void guest_destroy(struct guest *g);
 uint64_t guest_exits(const struct guest *g, unsigned int reason);
+/* guest_kvm_exits - all exits, also those that KVM handled itself; 0 where the kernel (before 5.14) does not tell. */
+uint64_t guest_kvm_exits(const struct guest *g);
 /* guest_end_text - a sentence's end: "the virtual machine ...". */
 const char *guest_end_text(enum guest_end how);
 

@@ -16,7 +16,8 @@ static int accepted(void *arg, uint32_t port, int fd)
 	ssize_t n = fd_send(p->control, &packet, sizeof(packet), &fd, 1);
 
 	(void)close(fd);
-	p->accepted++;
+	if (p->on_accepted)
+		p->on_accepted(p->on_accepted_arg);
 	return n == (ssize_t)sizeof(packet) ? 0 : -EAGAIN;
 }
 

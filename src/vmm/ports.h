@@ -9,7 +9,9 @@
 struct ports {
 	int control; /* borrowed */
 	struct vsock *vsock;
-	uint64_t accepted; /* connections so far */
+	/* Called after each connection; NULL: not. */
+	void (*on_accepted)(void *arg);
+	void *on_accepted_arg;
 };
 
 /* ports_init - make the vsock device whose connections go to @control. */

@@ -149,9 +149,19 @@ static void update_status(struct run *r)
 	for (unsigned int i = 0; i < STATUS_EXITS && i < GUEST_EXITS; i++)
 		s->exits[i] = guest_exits(&r->guest, i);
 	s->returned_bytes = __atomic_load_n(&r->balloon.returned, __ATOMIC_RELAXED);
-	if (!s->hello_exits && r->ports.accepted)
-		for (unsigned int i = 0; i < GUEST_EXITS; i++)
-			s->hello_exits += guest_exits(&r->guest, i);
+	s->kvm_exits = guest_kvm_exits(&r->guest);
+}
+
+static void on_accepted(void *arg)
+{
+	struct run *r = arg;
+	struct vmm_status *s = r->status;
+
+	if (s->hello_exits)
+		return;
+	s->hello_kvm_exits = guest_kvm_exits(&r->guest);
+	for (unsigned int i = 0; i < GUEST_EXITS; i++)
+		s->hello_exits += guest_exits(&r->guest, i);
 }
 
 static void set_state(struct run *r, enum status_state state)
@@ -326,7 +336,11 @@ static int make_loops(struct run *r, struct err *err)
 	rc = handoff_init(&r->call, r->loop, err);
 	if (rc == 0)
 		rc = handoff_init(&r->disk_call, r->disk_loop, err);
-	return rc < 0 ? rc : ports_init(&r->ports, r->control_fd, err);
+	if (rc == 0)
+		rc = ports_init(&r->ports, r->control_fd, err);
+	r->ports.on_accepted = on_accepted;
+	r->ports.on_accepted_arg = r;
+	return rc;
 }
 
 static int make_machine(struct run *r, struct err *err)

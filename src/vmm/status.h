@@ -18,8 +18,10 @@ struct vmm_status {
 	uint32_t vcpus;
 	uint64_t memory_bytes;
 	uint64_t returned_bytes;      /* of memory that the guest gave back (balloon), so far */
-	uint64_t hello_exits;         /* exits until the guest's first connection; 0: not yet */
-	uint64_t exits[STATUS_EXITS]; /* by KVM's exit reason */
+	uint64_t kvm_exits;           /* out of the guest, whoever handled them; 0: this kernel does not say */
+	uint64_t hello_kvm_exits;     /* the same until the guest's first connection; 0: not yet */
+	uint64_t hello_exits;         /* those of them that this process handled */
+	uint64_t exits[STATUS_EXITS]; /* handled by this process, by KVM's exit reason */
 	uint32_t end;                 /* enum guest_end */
 	char end_text[512];           /* one sentence; the reader ends it itself */
 };

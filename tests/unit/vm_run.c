@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/msg.h"
 #include "link/link.h"
+#include "vmm/status.h"
 #include "vmm/vm.h"
 
 #define PORTS 3
@@ -329,6 +330,13 @@ int main(int argc, char **argv)
 		call(&r, "setup", setup_of(&r, config.layer_count, config.scratch_fd >= 0));
 		run_command(&r, argv + 3, terminal);
 	}
+	if (vm_status(r.vm))
+		(void)fprintf(stderr,
+			      "exits until the agent's hello: %llu, of them handled by the monitor: %llu; pid %d\n",
+			      (unsigned long long)vm_status(r.vm)->hello_kvm_exits,
+			      (unsigned long long)vm_status(r.vm)->hello_exits, (int)vm_qemu_pid(r.vm));
+	if (getenv("VM_RUN_HOLD"))
+		(void)!system(getenv("VM_RUN_HOLD"));
 	call(&r, "shutdown", NULL);
 	vm_free(r.vm);
 	note(&r, "gone");
