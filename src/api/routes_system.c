@@ -324,7 +324,7 @@ static void sys_events(struct http_conn *c, const struct http_request *r, void *
 		return;
 	}
 	http_on_close(c, watch_closed, w);
-	w->subscriber = events_subscribe(e, json_incref(filters), watch_event, w);
+	w->subscriber = events_subscribe(e, filters, watch_event, w);
 	if (until_ns)
 		w->end = loop_add_timer(e->loop, (uint64_t)(until_ns - now) / 1000000 + 1, watch_until, w);
 }
