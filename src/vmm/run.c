@@ -487,6 +487,14 @@ static int give_up_rights(struct run *r, struct err *err)
 	return rc < 0 ? rc : confine_files(err);
 }
 
+static uint64_t cpu_ns(void)
+{
+	struct timespec t = { 0 };
+
+	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
+}
+
 int run_main(int argc, char **argv)
 {
 	static struct run r = { .kvm_fd = -1,
@@ -511,6 +519,7 @@ int run_main(int argc, char **argv)
 	if (rc == 0)
 		rc = start_threads(&r, &err);
 	if (rc == 0) {
+		r.status->start_cpu_ns = cpu_ns();
 		set_state(&r, STATUS_RUNNING);
 		guest_resume(&r.guest);
 		if (loop_run(r.loop, &err) == 0)

@@ -17,6 +17,7 @@ struct vmm_status {
 	uint32_t state; /* enum status_state */
 	uint32_t vcpus;
 	uint64_t memory_bytes;
+	uint64_t start_cpu_ns;        /* processor time of the monitor before the guest's first instruction */
 	uint64_t returned_bytes;      /* of memory that the guest gave back (balloon), so far */
 	uint64_t kvm_exits;           /* out of the guest, whoever handled them; 0: this kernel does not say */
 	uint64_t hello_kvm_exits;     /* the same until the guest's first connection; 0: not yet */

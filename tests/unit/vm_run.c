@@ -335,6 +335,9 @@ int main(int argc, char **argv)
 			      "exits until the agent's hello: %llu, of them handled by the monitor: %llu; pid %d\n",
 			      (unsigned long long)vm_status(r.vm)->hello_kvm_exits,
 			      (unsigned long long)vm_status(r.vm)->hello_exits, (int)vm_qemu_pid(r.vm));
+	if (vm_status(r.vm))
+		(void)fprintf(stderr, "processor time before the guest's first instruction: %.2f ms\n",
+			      (double)vm_status(r.vm)->start_cpu_ns / 1e6);
 	if (getenv("VM_RUN_HOLD"))
 		(void)!system(getenv("VM_RUN_HOLD"));
 	call(&r, "shutdown", NULL);
