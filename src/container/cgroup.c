@@ -1,72 +1,100 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cgroups. Kernel documentation: admin-guide/cgroup-v1/ and admin-guide/cgroup-v2.rst.
- * A hybrid machine (v1 controllers and an empty v2 tree) is used as version 1.
- * Files are opened relative to the folders' descriptors. A limit that is asked for and
- * can not be set is an error. CAP_SYS_RESOURCE is never needed.
+ * cgroups: life cycle. Kernel documentation: admin-guide/cgroup-v1/ and admin-guide/cgroup-v2.rst.
+ * A limit that is asked for and can not be set is an error. CAP_SYS_RESOURCE is never needed.
  */
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/magic.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
+#include <sys/wait.h>
 
 #include "base/cleanup.h"
 #include "base/fd.h"
-#include "container/cgroup.h"
+#include "container/cgroup_internal.h"
+#include "container/cgroup_systemd.h"
 
-#define CGROUP_ROOT "/sys/fs/cgroup"
-#define DEPTH_MAX   32
+#define DEPTH_MAX    32
+#define REMOVE_TRIES 200
+#define REMOVE_US    5000
 
-static const char *const controllers[CGROUP_CONTROLLERS] = { "memory", "pids",    "cpu",     "cpuacct",
-							     "cpuset", "devices", "freezer", "blkio" };
+static const char *const controllers[CGROUP_CONTROLLERS] = {
+	"memory",  "pids",     "cpu",     "cpuacct", "cpuset",     "devices", "freezer",      "blkio",
+	"net_cls", "net_prio", "hugetlb", "rdma",    "perf_event", "misc",    "name=systemd", "unified",
+};
 
 const char *cgroup_controller_name(enum cgroup_controller c)
 {
 	return controllers[c];
 }
 
-static int dir_of(const struct cgroup *g, enum cgroup_controller c)
+struct cgroup *cgroup_new(void)
 {
-	return g->v2 ? g->dir[0] : g->dir[c];
+	struct cgroup *g = calloc(1, sizeof(*g));
+
+	for (int i = 0; g && i < CGROUP_CONTROLLERS; i++)
+		g->dir[i] = -1;
+	return g;
 }
 
-static int write_text(int dir, const char *file, const char *text, struct err *err)
+void cgroup_close(struct cgroup *g)
+{
+	if (!g)
+		return;
+	cgroup_systemd_release(g);
+	for (int i = 0; i < CGROUP_CONTROLLERS; i++) {
+		close_fd(&g->dir[i]);
+		free(g->path[i]);
+	}
+	free(g->unit);
+	free(g);
+}
+
+static void cleanup_close(struct cgroup **g)
+{
+	cgroup_close(*g);
+}
+
+int cgroup_open_folder(struct cgroup *g, enum cgroup_controller c, const char *path, struct err *err)
+{
+	g->dir[c] = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	if (g->dir[c] < 0)
+		return err_sys(err, errno, "cannot open the %s cgroup %s", controllers[c], path);
+	g->path[c] = strdup(path);
+	return g->path[c] ? 0 : err_set(err, ENOMEM, "out of memory");
+}
+
+int cgroup_write(int dir, const char *file, const char *text, struct err *err)
 {
 	int r;
 
 	if (dir < 0)
 		return err_set(err, ENOTSUP, "this machine has no cgroup controller for %s", file);
 	r = fd_write_file(dir, file, O_WRONLY, text, strlen(text), err);
+	if (r == -ENOENT)
+		return err_set(err, ENOENT,
+			       "cannot set the cgroup's %s to '%s': there is no such file (the kernel lacks it, or the "
+			       "controller is not on in cgroup.subtree_control of a parent)",
+			       file, text);
 	return r < 0 ? err_wrap(err, "cannot set the cgroup's %s to '%s'", file, text) : 0;
 }
 
-static int write_number(int dir, const char *file, int64_t n, const char *unlimited, struct err *err)
-{
-	char text[32];
-
-	(void)snprintf(text, sizeof(text), "%" PRId64, n);
-	return write_text(dir, file, n < 0 ? unlimited : text, err);
-}
-
-static char *read_text(int dir, const char *file)
+char *cgroup_read(int dir, const char *file)
 {
 	return dir < 0 ? NULL : fd_read_file(dir, file, 1 << 20, NULL, NULL);
 }
 
-static uint64_t read_number(int dir, const char *file)
+uint64_t cgroup_number(int dir, const char *file)
 {
-	CLEAN_FREE char *text = read_text(dir, file);
+	CLEAN_FREE char *text = cgroup_read(dir, file);
 
-	return text ? strtoull(text, NULL, 10) : 0;
+	return !text ? 0 : strncmp(text, "max", 3) == 0 ? UINT64_MAX : strtoull(text, NULL, 10);
 }
 
-/* The number after "key " at the start of a line. */
-static uint64_t read_key(int dir, const char *file, const char *key)
+uint64_t cgroup_key(int dir, const char *file, const char *key)
 {
-	CLEAN_FREE char *text = read_text(dir, file);
+	CLEAN_FREE char *text = cgroup_read(dir, file);
 	size_t n = strlen(key);
 
 	for (char *p = text; p && *p; p = strchr(p, '\n'), p = p ? p + 1 : NULL)
@@ -75,370 +103,140 @@ static uint64_t read_key(int dir, const char *file, const char *key)
 	return 0;
 }
 
-/* A new cpuset folder of version 1 is empty and takes no process: give it what its parent has. */
-static int inherit_cpuset(int parent, int dir, struct err *err)
+bool cgroup_has(int dir, const char *file)
 {
-	static const char *const files[] = { "cpuset.cpus", "cpuset.mems" };
+	return dir >= 0 && faccessat(dir, file, F_OK, 0) == 0;
+}
 
-	for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-		CLEAN_FREE char *have = read_text(dir, files[i]), *from = read_text(parent, files[i]);
-		int r;
+static bool wants_limits(const struct oci_resources *r)
+{
+	return r && (r->memory_limit || r->memory_swap || r->memory_reservation || r->cpu_shares || r->cpu_quota ||
+		     r->cpu_period || r->cpuset_cpus || r->cpuset_mems || r->pids_limit || r->block_weight ||
+		     r->throttles_count || r->hugepages_count || r->rdma_count || r->unified_count);
+}
 
-		if ((have && *have && *have != '\n') || !from)
-			continue;
-		r = write_text(dir, files[i], from, err);
-		if (r < 0)
-			return r;
-	}
+/* A user who may not make cgroups runs without, as runc and crun do. */
+static int without(struct cgroup *g, const struct cgroup_config *config, int r, struct err *err)
+{
+	if (!config->rootless || (r != -EACCES && r != -EPERM && r != -EROFS && r != -ENOTSUP))
+		return r;
+	if (wants_limits(config->resources))
+		return err_wrap(err, "limits were asked for and this user may not set any");
+	g->manager = CGROUP_MANAGER_DISABLED;
 	return 0;
 }
 
-/* Version 2: let the children of @dir use the controllers; those that do not exist are left out. */
-static void enable_controllers(int dir)
+int cgroup_create(struct cgroup **out, const struct cgroup_config *config, struct err *err)
 {
-	static const char *const on[] = { "+memory", "+pids", "+cpu", "+cpuset", "+io" };
-
-	for (size_t i = 0; i < ARRAY_LEN(on); i++)
-		if (fd_write_file(dir, "cgroup.subtree_control", O_WRONLY, on[i], strlen(on[i]), NULL) < 0)
-			continue; /* a limit that needs it says so when it is set */
-}
-
-static int make_folder(struct cgroup *g, enum cgroup_controller c, const char *path, struct err *err)
-{
-	CLEAN_FREE char *copy = strdup(path);
-	CLEAN_FD int at = fcntl(g->root[c], F_DUPFD_CLOEXEC, 3);
-	char *save = NULL;
-
-	if (!copy || at < 0)
-		return err_sys(err, errno, "cannot make the cgroup %s", path);
-	for (char *name = strtok_r(copy, "/", &save); name; name = strtok_r(NULL, "/", &save)) {
-		int next;
-
-		if (strcmp(name, "..") == 0 || strcmp(name, ".") == 0)
-			return err_set(err, EINVAL, "bad cgroup path '%s'", path);
-		if (g->v2)
-			enable_controllers(at);
-		if (mkdirat(at, name, 0755) < 0 && errno != EEXIST)
-			return err_sys(err, errno, "cannot make the %s cgroup %s", controllers[c], path);
-		next = openat(at, name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-		if (next < 0)
-			return err_sys(err, errno, "cannot open the %s cgroup %s", controllers[c], path);
-		if (!g->v2 && c == CGROUP_CPUSET) {
-			int r = inherit_cpuset(at, next, err);
-
-			if (r < 0) {
-				(void)close(next);
-				return r;
-			}
-		}
-		(void)close(at);
-		at = next;
-	}
-	g->dir[c] = take_fd(&at);
-	return 0;
-}
-
-static void cleanup_cgroup(struct cgroup **g)
-{
-	cgroup_free(*g);
-}
-
-int cgroup_create(struct cgroup **out, const char *path, struct err *err)
-{
-	CLEAN(cleanup_cgroup) struct cgroup *g = calloc(1, sizeof(*g));
-	CLEAN_FD int top = open(CGROUP_ROOT, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	struct statfs fs;
-	int r, found = 0;
+	CLEAN(cleanup_close) struct cgroup *g = cgroup_new();
+	int r = 0;
 
 	if (!g)
 		return err_set(err, ENOMEM, "out of memory");
-	for (int i = 0; i < CGROUP_CONTROLLERS; i++)
-		g->root[i] = g->dir[i] = -1;
-	if (top < 0 || fstatfs(top, &fs) < 0)
-		return err_sys(err, errno, "cannot open %s", CGROUP_ROOT);
-	if (!path || !path[strspn(path, "/")])
-		return err_set(err, EINVAL, "a container needs a cgroup path below the root");
-	g->path = strdup(path);
-	if (!g->path)
-		return err_set(err, ENOMEM, "out of memory");
-	if ((unsigned long)fs.f_type == CGROUP2_SUPER_MAGIC) {
-		g->v2 = true;
-		g->root[0] = take_fd(&top);
-		r = make_folder(g, 0, path, err);
-		if (r < 0)
-			return r;
-		*out = take_ptr(g);
-		return 0;
-	}
-	for (int i = 0; i < CGROUP_CONTROLLERS; i++) {
-		CLEAN_FD int fd = openat(top, controllers[i], O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-
-		if (fd < 0 || fstatfs(fd, &fs) < 0 || (unsigned long)fs.f_type != CGROUP_SUPER_MAGIC)
-			continue;
-		g->root[i] = take_fd(&fd);
-		r = make_folder(g, (enum cgroup_controller)i, path, err);
-		if (r < 0)
-			return r;
-		found++;
-	}
-	if (!found)
-		return err_set(err, ENOTSUP, "no cgroup controllers are mounted at %s", CGROUP_ROOT);
+	g->manager = config->manager;
+	g->rootless = config->rootless;
+	if (config->manager == CGROUP_MANAGER_SYSTEMD)
+		r = cgroup_systemd_create(g, config, err);
+	else if (config->manager == CGROUP_MANAGER_FS)
+		r = cgroup_hierarchies(g, config, err);
+	if (r < 0)
+		r = without(g, config, r, err);
+	if (r < 0)
+		return r;
 	*out = take_ptr(g);
 	return 0;
 }
 
-static int apply_memory(struct cgroup *g, const struct oci_resources *m, struct err *err)
+const char *cgroup_warning(const struct cgroup *g)
 {
-	int dir = dir_of(g, CGROUP_MEMORY), r = 0;
-
-	if (g->v2) {
-		if (m->memory_limit)
-			r = write_number(dir, "memory.max", m->memory_limit, "max", err);
-		if (r == 0 && m->memory_swap && faccessat(dir, "memory.swap.max", F_OK, 0) == 0)
-			r = write_number(dir, "memory.swap.max",
-					 m->memory_swap < 0 || m->memory_limit <= 0 ? -1
-					 : m->memory_swap > m->memory_limit         ? m->memory_swap - m->memory_limit
-										    : 0,
-					 "max", err);
-		if (r == 0 && m->memory_reservation)
-			r = write_number(dir, "memory.low", m->memory_reservation, "max", err);
-		return r;
-	}
-	if (m->memory_limit) {
-		/* memory must never pass memory+swap: when growing, widen that first */
-		if (m->memory_swap && write_number(dir, "memory.memsw.limit_in_bytes", m->memory_swap, "-1", NULL) < 0)
-			r = 0;
-		r = write_number(dir, "memory.limit_in_bytes", m->memory_limit, "-1", err);
-	}
-	if (r == 0 && m->memory_swap && faccessat(dir, "memory.memsw.limit_in_bytes", F_OK, 0) == 0)
-		r = write_number(dir, "memory.memsw.limit_in_bytes", m->memory_swap, "-1", err);
-	if (r == 0 && m->memory_reservation)
-		r = write_number(dir, "memory.soft_limit_in_bytes", m->memory_reservation, "-1", err);
-	if (r == 0 && m->oom_kill_disable)
-		r = write_text(dir, "memory.oom_control", "1", err);
-	return r;
+	return g->warning;
 }
 
-static int apply_cpu(struct cgroup *g, const struct oci_resources *c, struct err *err)
+json_t *cgroup_save(const struct cgroup *g)
 {
-	int dir = dir_of(g, CGROUP_CPU), set = dir_of(g, CGROUP_CPUSET), r = 0;
-	char text[64];
+	json_t *o = json_pack("{s:b, s:i, s:b, s:s*, s:{}}", "v2", g->v2, "manager", (int)g->manager, "rootless",
+			      g->rootless, "unit", g->unit, "paths");
 
-	if (g->v2 && c->cpu_shares) {
-		uint64_t s = c->cpu_shares < 2 ? 2 : c->cpu_shares > 262144 ? 262144 : c->cpu_shares;
-
-		r = write_number(dir, "cpu.weight", (int64_t)(1 + (s - 2) * 9999 / 262142), "", err);
-	} else if (c->cpu_shares) {
-		r = write_number(dir, "cpu.shares", (int64_t)c->cpu_shares, "", err);
-	}
-	if (r == 0 && g->v2 && (c->cpu_quota || c->cpu_period)) {
-		uint64_t period = c->cpu_period ? c->cpu_period : 100000;
-
-		if (c->cpu_quota > 0)
-			(void)snprintf(text, sizeof(text), "%" PRId64 " %" PRIu64, c->cpu_quota, period);
-		else
-			(void)snprintf(text, sizeof(text), "max %" PRIu64, period);
-		r = write_text(dir, "cpu.max", text, err);
-	} else if (!g->v2) {
-		if (r == 0 && c->cpu_period)
-			r = write_number(dir, "cpu.cfs_period_us", (int64_t)c->cpu_period, "", err);
-		if (r == 0 && c->cpu_quota)
-			r = write_number(dir, "cpu.cfs_quota_us", c->cpu_quota, "-1", err);
-	}
-	if (r == 0 && c->cpuset_cpus && *c->cpuset_cpus)
-		r = write_text(set, "cpuset.cpus", c->cpuset_cpus, err);
-	if (r == 0 && c->cpuset_mems && *c->cpuset_mems)
-		r = write_text(set, "cpuset.mems", c->cpuset_mems, err);
-	return r;
+	for (int i = 0; o && i < CGROUP_CONTROLLERS; i++)
+		if (g->path[i] &&
+		    json_object_set_new(json_object_get(o, "paths"), controllers[i], json_string(g->path[i])) < 0) {
+			json_decref(o);
+			return NULL;
+		}
+	return o;
 }
 
-int cgroup_apply(struct cgroup *g, const struct oci_resources *r, struct err *err)
+int cgroup_load(struct cgroup **out, const json_t *saved, struct err *err)
 {
-	int n = apply_memory(g, r, err);
+	CLEAN(cleanup_close) struct cgroup *g = cgroup_new();
+	const json_t *paths = json_object_get(saved, "paths");
+	const char *unit = json_string_value(json_object_get(saved, "unit"));
+	json_int_t manager = json_integer_value(json_object_get(saved, "manager"));
 
-	if (n == 0)
-		n = apply_cpu(g, r, err);
-	if (n == 0 && r->pids_limit)
-		n = write_number(dir_of(g, CGROUP_PIDS), "pids.max", r->pids_limit, "max", err);
-	return n;
-}
+	if (!g)
+		return err_set(err, ENOMEM, "out of memory");
+	if (!json_is_object(paths) || manager < 0 || manager > CGROUP_MANAGER_DISABLED)
+		return err_set(err, EINVAL, "the container's state has no valid cgroup");
+	g->v2 = json_is_true(json_object_get(saved, "v2"));
+	g->rootless = json_is_true(json_object_get(saved, "rootless"));
+	g->manager = (enum cgroup_manager)manager;
+	if (unit && !(g->unit = strdup(unit)))
+		return err_set(err, ENOMEM, "out of memory");
+	for (int i = 0; i < CGROUP_CONTROLLERS; i++) {
+		const char *path = json_string_value(json_object_get(paths, controllers[i]));
+		int r = path ? cgroup_open_folder(g, (enum cgroup_controller)i, path, err) : 0;
 
-int cgroup_apply_devices(struct cgroup *g, const struct oci_resources *r, struct err *err)
-{
-	if (r->devices_count == 0)
-		return 0;
-	if (g->v2)
-		return cgroup_attach_device_program(g->dir[0], r, err);
-	for (size_t i = 0; i < r->devices_count; i++) {
-		const struct oci_device_rule *d = &r->devices[i];
-		char major[24] = "*", minor[24] = "*", text[80];
-		int n;
-
-		if (d->major != OCI_DEVICE_ANY)
-			(void)snprintf(major, sizeof(major), "%" PRId64, d->major);
-		if (d->minor != OCI_DEVICE_ANY)
-			(void)snprintf(minor, sizeof(minor), "%" PRId64, d->minor);
-		(void)snprintf(text, sizeof(text), "%c %s:%s %s%s%s", d->type, major, minor,
-			       d->access & OCI_DEVICE_READ ? "r" : "", d->access & OCI_DEVICE_WRITE ? "w" : "",
-			       d->access & OCI_DEVICE_MKNOD ? "m" : "");
-		n = write_text(g->dir[CGROUP_DEVICES], d->allow ? "devices.allow" : "devices.deny",
-			       d->type == 'a' ? "a" : text, err);
-		if (n < 0)
-			return n;
+		if (r < 0 && r != -ENOENT) /* a cgroup that is gone has nothing in it */
+			return r;
+		if (r < 0 && !g->path[i] && !(g->path[i] = strdup(path)))
+			return err_set(err, ENOMEM, "out of memory");
 	}
+	*out = take_ptr(g);
 	return 0;
+}
+
+int cgroup_fd(const struct cgroup *g)
+{
+	return g->dir[CGROUP_UNIFIED];
 }
 
 int cgroup_add(struct cgroup *g, pid_t pid, struct err *err)
 {
-	for (int i = 0; i < CGROUP_CONTROLLERS; i++)
-		if (g->dir[i] >= 0) {
-			int r = write_number(g->dir[i], "cgroup.procs", pid, "", err);
+	char text[16];
 
-			if (r < 0)
-				return r;
-		}
+	(void)snprintf(text, sizeof(text), "%d", pid);
+	for (int i = 0; i < CGROUP_CONTROLLERS; i++) {
+		int r = g->dir[i] < 0 ? 0 : cgroup_write(g->dir[i], "cgroup.procs", text, err);
+
+		if (r == -EOPNOTSUPP && i == CGROUP_UNIFIED)
+			return err_set(
+				err, EOPNOTSUPP,
+				"cannot move a process into the cgroup %s: it is threaded or its domain is invalid "
+				"(cgroup.type)",
+				g->path[i]);
+		if (r < 0)
+			return r;
+	}
+	cgroup_systemd_release(g);
 	return 0;
 }
 
 /*
- * Moving another process takes the kernel's lock on all forks, which waits for an RCU grace period (10 ms seen); a single
- * thread that moves itself by "tasks" does without it (kernel: cgroup_procs_write_start()).
+ * Moving another process takes the kernel's lock on all forks, which waits for an RCU grace period (10 ms seen); a
+ * single thread that moves itself by "tasks" does without it (kernel: cgroup_procs_write_start()).
  */
 int cgroup_enter(struct cgroup *g, struct err *err)
 {
-	for (int i = 0; i < CGROUP_CONTROLLERS && !g->v2; i++)
-		if (g->dir[i] >= 0) {
-			int r = write_text(g->dir[i], "tasks", "0", err);
+	for (int i = 0; i < CGROUP_UNIFIED; i++) {
+		int r = g->dir[i] < 0 ? 0 : cgroup_write(g->dir[i], "tasks", "0", err);
 
-			if (r < 0)
-				return r;
-		}
-	return 0;
-}
-
-int cgroup_freeze(struct cgroup *g, bool frozen, struct err *err)
-{
-	int dir = dir_of(g, CGROUP_FREEZER);
-	int r = g->v2 ? write_text(dir, "cgroup.freeze", frozen ? "1" : "0", err)
-		      : write_text(dir, "freezer.state", frozen ? "FROZEN" : "THAWED", err);
-
-	if (r < 0)
-		return r;
-	for (int i = 0; i < 1000; i++) {
-		CLEAN_FREE char *state = g->v2 ? NULL : read_text(dir, "freezer.state");
-
-		if (g->v2 ? read_key(dir, "cgroup.events", "frozen") == frozen
-			  : state && strncmp(state, frozen ? "FROZEN" : "THAWED", 6) == 0)
-			return 0;
-		(void)usleep(i < 20 ? 200 : 2000);
-	}
-	return err_set(err, ETIMEDOUT, "the container did not %s in time", frozen ? "freeze" : "thaw");
-}
-
-static int collect(int dir, unsigned int depth, pid_t **pids, size_t *n)
-{
-	CLEAN_FREE char *text = read_text(dir, "cgroup.procs");
-	CLEAN_DIR DIR *d = NULL;
-	struct dirent *e;
-	int fd;
-
-	for (char *p = text, *end; p && *p; p = end) {
-		long pid = strtol(p, &end, 10);
-		pid_t *more;
-
-		if (end == p)
-			break;
-		more = realloc(*pids, (*n + 1) * sizeof(pid_t));
-		if (!more)
-			return -ENOMEM;
-		*pids = more;
-		(*pids)[(*n)++] = (pid_t)pid;
-		end += strspn(end, "\n");
-	}
-	fd = openat(dir, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || depth >= DEPTH_MAX || !(d = fdopendir(fd)))
-		return fd < 0 ? -errno : 0;
-	while ((e = readdir(d))) {
-		CLEAN_FD int sub = -1;
-		int r;
-
-		if (e->d_type != DT_DIR || e->d_name[0] == '.')
-			continue;
-		sub = openat(dir, e->d_name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-		r = sub < 0 ? 0 : collect(sub, depth + 1, pids, n);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-int cgroup_pids(struct cgroup *g, pid_t **pids, size_t *n, struct err *err)
-{
-	CLEAN_FREE pid_t *list = NULL;
-	int dir = dir_of(g, CGROUP_PIDS), r;
-
-	for (int i = 0; dir < 0 && i < CGROUP_CONTROLLERS; i++)
-		dir = g->dir[i];
-	*n = 0;
-	r = collect(dir, 0, &list, n);
-	if (r < 0)
-		return err_sys(err, -r, "cannot list the container's processes");
-	*pids = take_ptr(list);
-	return 0;
-}
-
-int cgroup_kill(struct cgroup *g, struct err *err)
-{
-	if (g->v2 && fd_write_file(g->dir[0], "cgroup.kill", O_WRONLY, "1", 1, NULL) == 0)
-		return 0;
-	for (int round = 0; round < 50; round++) {
-		CLEAN_FREE pid_t *pids = NULL;
-		size_t n;
-		int r = cgroup_pids(g, &pids, &n, err);
-
-		if (r < 0 || n == 0)
-			return r;
-		for (size_t i = 0; i < n; i++)
-			(void)kill(pids[i], SIGKILL);
-		r = cgroup_freeze(g, false, NULL); /* a frozen process of version 1 does not die */
-		(void)usleep(r < 0 ? 2000 : 1000);
-	}
-	return 0; /* zombies that their parent has not reaped are still listed */
-}
-
-int cgroup_stats(struct cgroup *g, struct container_stats *o, struct err *err)
-{
-	int mem = dir_of(g, CGROUP_MEMORY), acct = dir_of(g, CGROUP_CPUACCT), pids = dir_of(g, CGROUP_PIDS);
-
-	*o = (struct container_stats){ 0 };
-	if (g->v2) {
-		o->memory_usage = read_number(mem, "memory.current");
-		o->memory_limit = read_number(mem, "memory.max"); /* "max" reads as 0 */
-		o->memory_max_usage = read_number(mem, "memory.peak");
-		o->memory_cache = read_key(mem, "memory.stat", "file");
-		o->oom_kills = read_key(mem, "memory.events", "oom_kill");
-		o->cpu_total_ns = read_key(acct, "cpu.stat", "usage_usec") * 1000;
-		o->cpu_user_ns = read_key(acct, "cpu.stat", "user_usec") * 1000;
-		o->cpu_system_ns = read_key(acct, "cpu.stat", "system_usec") * 1000;
-	} else {
-		o->memory_usage = read_number(mem, "memory.usage_in_bytes");
-		o->memory_limit = read_number(mem, "memory.limit_in_bytes");
-		if (o->memory_limit > UINT64_C(1) << 60)
-			o->memory_limit = 0;
-		o->memory_max_usage = read_number(mem, "memory.max_usage_in_bytes");
-		o->memory_cache = read_key(mem, "memory.stat", "total_cache");
-		o->oom_kills = read_key(mem, "memory.oom_control", "oom_kill");
-		o->cpu_total_ns = read_number(acct, "cpuacct.usage");
-		o->cpu_user_ns = read_number(acct, "cpuacct.usage_user");
-		o->cpu_system_ns = read_number(acct, "cpuacct.usage_sys");
-	}
-	o->pids_current = read_number(pids, "pids.current");
-	o->pids_limit = read_number(pids, "pids.max");
-	return 0;
-}
-
-static void remove_children(int dir, unsigned int depth)
+static void remove_below(int dir, unsigned int depth)
 {
 	CLEAN_DIR DIR *d = NULL;
 	struct dirent *e;
@@ -453,30 +251,55 @@ static void remove_children(int dir, unsigned int depth)
 			continue;
 		sub = openat(dir, e->d_name, O_DIRECTORY | O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 		if (sub >= 0)
-			remove_children(sub, depth + 1);
+			remove_below(sub, depth + 1);
 		(void)unlinkat(dir, e->d_name, AT_REMOVEDIR);
 	}
 }
 
+/* Removes what can be removed now. Return: folders that are left. */
+static int remove_folders(const struct cgroup *g, int *why)
+{
+	int left = 0;
+
+	for (int i = 0; i < CGROUP_CONTROLLERS; i++) {
+		if (!g->path[i] || rmdir(g->path[i]) == 0 || errno == ENOENT)
+			continue;
+		if (errno == EBUSY && g->dir[i] >= 0)
+			remove_below(g->dir[i], 0);
+		if (rmdir(g->path[i]) == 0 || errno == ENOENT)
+			continue;
+		*why = errno;
+		left++;
+	}
+	return left;
+}
+
+int cgroup_remove(struct cgroup *g, struct err *err)
+{
+	int why = 0, r;
+
+	cgroup_systemd_release(g);
+	if (g->manager == CGROUP_MANAGER_DISABLED)
+		return 0;
+	if (remove_folders(g, &why) > 0) {
+		r = cgroup_kill(g, err);
+		if (r < 0)
+			return r;
+		/* a dying process leaves its cgroup only when it is reaped */
+		for (int n = 0; remove_folders(g, &why) > 0; n++) {
+			if (n == REMOVE_TRIES)
+				return err_sys(err, why, "cannot remove the container's cgroup");
+			(void)usleep(n < 20 ? 500 : REMOVE_US);
+		}
+	}
+	return cgroup_systemd_stop(g, err);
+}
+
 void cgroup_free(struct cgroup *g)
 {
-	if (!g)
-		return;
-	for (int i = 0, r = 0; g->path && i < CGROUP_CONTROLLERS; i++) {
-		if (g->dir[i] < 0)
-			continue;
-		if (i == 0)
-			r = cgroup_kill(g, NULL);
-		for (int n = 0; n < 100 && r <= 0; n++) {
-			remove_children(g->dir[i], 0);
-			if (unlinkat(g->root[i], g->path + strspn(g->path, "/"), AT_REMOVEDIR) == 0 || errno != EBUSY)
-				break;
-			(void)usleep(5000);
-		}
-		close_fd(&g->dir[i]);
-	}
-	for (int i = 0; i < CGROUP_CONTROLLERS; i++)
-		close_fd(&g->root[i]);
-	free(g->path);
-	free(g);
+	struct err ignored = ERR_INIT;
+
+	if (g && cgroup_remove(g, &ignored) < 0)
+		errno = ignored.code; /* what could be removed is */
+	cgroup_close(g);
 }

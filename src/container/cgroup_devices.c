@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 
 #include "base/cleanup.h"
-#include "container/cgroup.h"
+#include "container/cgroup_internal.h"
 
 static struct bpf_insn insn(unsigned int code, unsigned int dst, unsigned int src, int off, int imm)
 {
@@ -57,34 +57,71 @@ static size_t emit_rule(struct bpf_insn *out, const struct oci_device_rule *d)
 	return n - start;
 }
 
-int cgroup_attach_device_program(int dir, const struct oci_resources *r, struct err *err)
+size_t cgroup_device_program(struct bpf_insn *p, const struct oci_device_rule *rules, size_t count)
 {
-	CLEAN_FREE struct bpf_insn *p = calloc(r->devices_count * 8 + 16, sizeof(*p));
-	CLEAN_FD int prog = -1;
-	union bpf_attr attr;
 	size_t n = 0, first = 0;
 
-	if (!p)
-		return err_set(err, ENOMEM, "out of memory");
 	p[n++] = insn(BPF_LDX | BPF_MEM | BPF_W, 2, 1, 0, 0);
 	p[n++] = insn(BPF_ALU | BPF_MOV | BPF_X, 3, 2, 0, 0);
 	p[n++] = insn(BPF_ALU | BPF_AND | BPF_K, 2, 0, 0, 0xffff);
 	p[n++] = insn(BPF_ALU | BPF_RSH | BPF_K, 3, 0, 0, 16);
 	p[n++] = insn(BPF_LDX | BPF_MEM | BPF_W, 4, 1, 4, 0);
 	p[n++] = insn(BPF_LDX | BPF_MEM | BPF_W, 5, 1, 8, 0);
-	for (size_t i = 0; i < r->devices_count; i++) /* rules before one for all devices can not decide */
-		if (r->devices[i].type == 'a' && r->devices[i].access == 7)
+	for (size_t i = 0; i < count; i++) /* rules before one for all devices can not decide */
+		if (rules[i].type == 'a' && rules[i].access == 7)
 			first = i;
-	for (size_t i = r->devices_count; i-- > first;)
-		n += emit_rule(&p[n], &r->devices[i]);
-	if (r->devices[first].type != 'a' || r->devices[first].access != 7) {
+	for (size_t i = count; i-- > first;)
+		n += emit_rule(&p[n], &rules[i]);
+	if (!count || rules[first].type != 'a' || rules[first].access != 7) {
 		p[n++] = insn(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0);
 		p[n++] = insn(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 	}
+	return n;
+}
+
+/* The programs that are attached to @dir, at most @max. Return: how many, or -errno. */
+static int attached(int dir, __u32 *ids, __u32 max)
+{
+	union bpf_attr attr;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.query.target_fd = (__u32)dir;
+	attr.query.attach_type = BPF_CGROUP_DEVICE;
+	attr.query.prog_ids = (uint64_t)(uintptr_t)ids;
+	attr.query.prog_cnt = max;
+	return syscall(SYS_bpf, BPF_PROG_QUERY, &attr, sizeof(attr)) < 0 ? -errno : (int)attr.query.prog_cnt;
+}
+
+static void detach(int dir, __u32 id)
+{
+	union bpf_attr attr;
+	CLEAN_FD int prog = -1;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.prog_id = id;
+	prog = (int)syscall(SYS_bpf, BPF_PROG_GET_FD_BY_ID, &attr, sizeof(attr));
+	memset(&attr, 0, sizeof(attr));
+	attr.target_fd = (__u32)dir;
+	attr.attach_bpf_fd = (__u32)prog;
+	attr.attach_type = BPF_CGROUP_DEVICE;
+	if (prog >= 0 && syscall(SYS_bpf, BPF_PROG_DETACH, &attr, sizeof(attr)) < 0)
+		errno = 0; /* gone meanwhile */
+}
+
+int cgroup_attach_devices(int dir, const struct oci_device_rule *rules, size_t n, struct err *err)
+{
+	CLEAN_FREE struct bpf_insn *p = calloc(CGROUP_DEVICE_INSNS(n), sizeof(*p));
+	CLEAN_FD int prog = -1;
+	__u32 old[64];
+	union bpf_attr attr;
+	int had = attached(dir, old, 64);
+
+	if (!p)
+		return err_set(err, ENOMEM, "out of memory");
 	memset(&attr, 0, sizeof(attr));
 	attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
 	attr.insns = (uint64_t)(uintptr_t)p;
-	attr.insn_cnt = (__u32)n;
+	attr.insn_cnt = (__u32)cgroup_device_program(p, rules, n);
 	attr.license = (uint64_t)(uintptr_t) "Apache-2.0";
 	prog = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
 	if (prog < 0)
@@ -96,5 +133,8 @@ int cgroup_attach_device_program(int dir, const struct oci_resources *r, struct 
 	attr.attach_flags = BPF_F_ALLOW_MULTI;
 	if (syscall(SYS_bpf, BPF_PROG_ATTACH, &attr, sizeof(attr)) < 0)
 		return err_sys(err, errno, "cannot attach the device rules to the cgroup");
+	/* all attached programs must allow: the earlier rules go when the new ones hold */
+	for (int i = 0; i < had; i++)
+		detach(dir, old[i]);
 	return 0;
 }

@@ -6,9 +6,12 @@
  */
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/ioprio.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -191,7 +194,7 @@ static void own_stdio(uid_t uid, gid_t gid)
 	}
 }
 
-static int load_filter(const void *bpf, size_t size, struct err *err)
+static int load_filter(const void *bpf, size_t size, unsigned int flags, struct err *err)
 {
 	struct sock_fprog prog = { .len = (unsigned short)(size / sizeof(struct sock_filter)),
 				   .filter = (struct sock_filter *)(uintptr_t)bpf };
@@ -200,7 +203,7 @@ static int load_filter(const void *bpf, size_t size, struct err *err)
 		return 0;
 	if (size % sizeof(struct sock_filter) || size / sizeof(struct sock_filter) > BPF_MAXINSNS)
 		return err_set(err, EINVAL, "the seccomp filter has a bad size");
-	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0) < 0)
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog) < 0)
 		return err_sys(err, errno, "cannot load the seccomp filter");
 	return 0;
 }
@@ -227,14 +230,14 @@ static uint64_t available(void)
 }
 
 /* Capabilities that the caller lacks can not be given: they are left out, as a smaller machine would. */
-static int become(const struct identity *id, const struct oci_capabilities *caps, struct err *err)
+static int become(const struct identity *id, const struct oci_capabilities *caps, bool groups, struct err *err)
 {
 	uint64_t have = available(), permitted = caps->permitted & have;
 
 	for (int i = 0; i <= 63 && prctl(PR_CAPBSET_READ, i) >= 0; i++)
 		if (!(caps->bounding >> i & 1) && prctl(PR_CAPBSET_DROP, i) < 0)
 			return err_sys(err, errno, "cannot drop capability %d", i);
-	if (prctl(PR_SET_KEEPCAPS, 1) < 0 || setgroups(id->ngroups, id->groups) < 0 ||
+	if (prctl(PR_SET_KEEPCAPS, 1) < 0 || (groups && setgroups(id->ngroups, id->groups) < 0) ||
 	    setresgid(id->gid, id->gid, id->gid) < 0 || setresuid(id->uid, id->uid, id->uid) < 0)
 		return err_sys(err, errno, "cannot become user %u:%u", id->uid, id->gid);
 	if (capset_mask(caps->effective & permitted, permitted, caps->inheritable & have) < 0)
@@ -311,52 +314,152 @@ static int enter_cwd(const char *cwd, struct err *err)
 	return 0;
 }
 
-int process_exec(const struct oci_process *p, const struct oci_capabilities *caps, const void *bpf, size_t bpf_size,
-		 enum container_exec_failure *why, int (*wait_start)(void *), void *arg, struct err *err)
-{
-	struct identity *id = calloc(1, sizeof(*id));
-	char path[4096], home[4200];
-	char **env;
-	size_t n = 0;
-	int r;
+/* sched_setattr(2)'s argument, which the C library does not have. */
+struct scheduling {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
 
-	*why = CONTAINER_EXEC_OTHER;
+static int set_scheduling(const struct oci_process *p, struct err *err)
+{
+	const struct oci_scheduler *s = &p->scheduler;
+	struct scheduling attr = { .size = sizeof(attr),
+				   .policy = s->policy,
+				   .flags = s->flags,
+				   .nice = s->nice,
+				   .priority = s->priority,
+				   .runtime = s->runtime,
+				   .deadline = s->deadline,
+				   .period = s->period };
+
+	if (s->given && syscall(SYS_sched_setattr, 0, &attr, 0) < 0)
+		return err_sys(err, errno, "cannot set process.scheduler");
+	if (p->io_priority.given && syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0,
+					    IOPRIO_PRIO_VALUE(p->io_priority.class, p->io_priority.priority)) < 0)
+		return err_sys(err, errno, "cannot set process.ioPriority");
+	return 0;
+}
+
+/* "0-3,7" for this process; cpuset(7), "List format". */
+static int set_affinity(const char *list, const char *which, struct err *err)
+{
+	cpu_set_t set;
+	char *end;
+
+	if (!list)
+		return 0;
+	CPU_ZERO(&set);
+	for (const char *s = list + strspn(list, ", "); *s; s = end + strspn(end, ", ")) {
+		unsigned long first = strtoul(s, &end, 10), last = first;
+
+		if (end == s)
+			return err_set(err, EINVAL, "process.execCPUAffinity.%s: bad list '%s'", which, list);
+		if (*end == '-')
+			last = strtoul(end + 1, &end, 10);
+		if (first > last || last >= CPU_SETSIZE)
+			return err_set(err, EINVAL, "process.execCPUAffinity.%s: bad range in '%s'", which, list);
+		for (unsigned long i = first; i <= last; i++)
+			CPU_SET(i, &set);
+	}
+	if (sched_setaffinity(0, sizeof(set), &set) < 0)
+		return err_sys(err, errno, "cannot set process.execCPUAffinity.%s to %s", which, list);
+	return 0;
+}
+
+/* In a user namespace of an ordinary user nobody may change groups: user_namespaces(7). */
+static int may_set_groups(const struct identity *id, bool *may, struct err *err)
+{
+	CLEAN_FREE char *text = fd_read_file(AT_FDCWD, "/proc/self/setgroups", 16, NULL, NULL);
+
+	*may = !text || strncmp(text, "deny", 4) != 0;
+	if (!*may && id->ngroups)
+		return err_set(
+			err, EPERM,
+			"process.user.additionalGids: the user namespace does not allow to set additional groups");
+	return 0;
+}
+
+static char **complete_env(const struct oci_process *p, const struct identity *id, struct err *err)
+{
+	size_t n = 0;
+	char **env;
+
 	while (p->env && p->env[n])
 		n++;
 	env = calloc(n + 2, sizeof(char *));
-	if (!id || !env)
-		return err_set(err, ENOMEM, "out of memory");
-	r = resolve_user(&p->user, id, err);
-	if (r < 0)
-		return r;
+	if (!env) {
+		(void)err_set(err, ENOMEM, "out of memory");
+		return NULL;
+	}
 	if (n)
 		(void)memcpy((void *)env, (const void *)p->env, n * sizeof(char *));
-	(void)snprintf(home, sizeof(home), "HOME=%s", *id->home ? id->home : "/");
-	if (!get_env(p->env, "HOME"))
-		env[n] = home;
+	if (!get_env(p->env, "HOME") && asprintf(&env[n], "HOME=%s", *id->home ? id->home : "/") < 0)
+		env[n] = NULL;
+	return env;
+}
+
+static int report_exec(const char *name, int e, enum container_exec_failure *why, struct err *err)
+{
+	*why = e == ENOENT                   ? CONTAINER_EXEC_NOT_FOUND
+	       : e == EACCES || e == ENOEXEC ? CONTAINER_EXEC_NOT_EXECUTABLE
+					     : CONTAINER_EXEC_OTHER;
+	return err_set(err, e, "exec: \"%s\": %s", name,
+		       e == ENOENT    ? "no such file or directory"
+		       : e == EACCES  ? "permission denied"
+		       : e == ENOEXEC ? "exec format error"
+				      : strerror(e));
+}
+
+static int prepare(const struct process_exec *e, const struct identity *id, struct err *err)
+{
+	const struct oci_process *p = e->process;
+	int r;
+
 	own_stdio(id->uid, id->gid);
-	if ((r = set_rlimits(p, err)) < 0)
+	if ((r = set_scheduling(p, err)) < 0 ||
+	    (!e->wait_start && (r = set_affinity(p->cpu_affinity_initial, "initial", err)) < 0) ||
+	    (!e->wait_start && (r = set_affinity(p->cpu_affinity_final, "final", err)) < 0) ||
+	    (r = set_rlimits(p, err)) < 0)
 		return r;
-	if (wait_start && (r = wait_start(arg)) < 0)
-		return err_sys(err, -r, "the container was not started");
+	return 0;
+}
+
+int process_exec(const struct process_exec *e, enum container_exec_failure *why, struct err *err)
+{
+	const struct oci_process *p = e->process;
+	struct identity *id = calloc(1, sizeof(*id));
+	char *path = malloc(PATH_MAX), **env;
+	bool groups;
+	int r;
+
+	*why = CONTAINER_EXEC_OTHER;
+	if (!id || !path)
+		return err_set(err, ENOMEM, "out of memory");
+	if ((r = resolve_user(&p->user, id, err)) < 0 || (r = may_set_groups(id, &groups, err)) < 0)
+		return r;
+	env = complete_env(p, id, err);
+	if (!env || (r = prepare(e, id, err)) < 0)
+		return -err->code;
+	if (e->check_program && (r = look_up(p, path, PATH_MAX, why, err)) < 0 && *why == CONTAINER_EXEC_NOT_FOUND)
+		return r;
+	if (e->wait_start && (r = e->wait_start(e->arg, err)) < 0)
+		return r;
+	*why = CONTAINER_EXEC_OTHER;
 	if (p->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return err_sys(err, errno, "cannot set no_new_privs");
-	if (!p->no_new_privileges && (r = load_filter(bpf, bpf_size, err)) < 0)
+	if ((r = labels_apply(p, e->label, err)) < 0)
 		return r;
-	if ((r = become(id, p->capabilities_given ? &p->capabilities : caps, err)) < 0 ||
-	    (r = enter_cwd(p->cwd, err)) < 0 || (r = look_up(p, path, sizeof(path), why, err)) < 0)
+	if (!p->no_new_privileges && (r = load_filter(e->bpf, e->bpf_size, e->seccomp_flags, err)) < 0)
+		return r;
+	if ((r = become(id, p->capabilities_given ? &p->capabilities : e->capabilities, groups, err)) < 0 ||
+	    (r = enter_cwd(p->cwd, err)) < 0 || (r = look_up(p, path, PATH_MAX, why, err)) < 0)
 		return r;
 	(void)umask(p->user.umask < 0 ? 022 : (mode_t)p->user.umask);
-	if (p->no_new_privileges && (r = load_filter(bpf, bpf_size, err)) < 0)
+	if (p->no_new_privileges && (r = load_filter(e->bpf, e->bpf_size, e->seccomp_flags, err)) < 0)
 		return r;
 	(void)execve(path, p->args, env);
-	*why = errno == ENOENT                       ? CONTAINER_EXEC_NOT_FOUND
-	       : errno == EACCES || errno == ENOEXEC ? CONTAINER_EXEC_NOT_EXECUTABLE
-						     : CONTAINER_EXEC_OTHER;
-	r = errno;
-	return err_set(err, r, "exec: \"%s\": %s", p->args[0],
-		       r == ENOENT    ? "no such file or directory"
-		       : r == EACCES  ? "permission denied"
-		       : r == ENOEXEC ? "exec format error"
-				      : strerror(r));
+	return report_exec(p->args[0], errno, why, err);
 }

@@ -84,9 +84,10 @@ static void container_free_leftovers(const struct engine_container *c)
 	struct cgroup *cgroup = NULL;
 	struct err err = ERR_INIT;
 	char path[80];
+	const struct cgroup_config config = { .path = path };
 
 	(void)snprintf(path, sizeof(path), "/walnut/%s", c->id);
-	if (cgroup_create(&cgroup, path, &err) < 0)
+	if (cgroup_create(&cgroup, &config, &err) < 0)
 		log_warn("container %.12s: %s", c->id, err.msg);
 	else
 		cgroup_free(cgroup);

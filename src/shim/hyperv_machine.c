@@ -237,7 +237,7 @@ static int make_cgroup(struct hyperv *h, const json_t *params, struct err *err)
 		return 0;
 	rc = given ? oci_resources_parse(given, &r, err) : 0;
 	if (rc == 0)
-		rc = cgroup_create(&h->cgroup, path, err);
+		rc = cgroup_create(&h->cgroup, &(struct cgroup_config){ .path = path }, err);
 	if (rc < 0)
 		return rc;
 	if (r) {
