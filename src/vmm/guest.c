@@ -102,7 +102,7 @@ static void find_stats(struct guest_vcpu *c)
 		if (pread(c->stats_fd, d, size, (off_t)(h.desc_offset + i * size)) != (ssize_t)size)
 			break;
 		if (strcmp(d->name, "exits") == 0) {
-			c->exits_at = (off_t)(h.data_offset + d->offset);
+			c->exits_at = (off_t)h.data_offset + d->offset;
 			return;
 		}
 	}

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import IMAGE
 from test_inspect import api
-from test_streams import raw, read_all, until
+from test_streams import raw, until
 
 
 def test_health(engine, container):

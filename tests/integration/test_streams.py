@@ -5,9 +5,6 @@ import socket
 import subprocess
 import time
 
-import pytest
-
-from conftest import IMAGE
 from test_inspect import api
 
 
