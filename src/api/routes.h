@@ -8,6 +8,7 @@
 struct engine_container;
 
 extern const struct http_route routes_archive[];
+extern const struct http_route routes_commit[];
 extern const struct http_route routes_containers[];
 extern const struct http_route routes_df[];
 extern const struct http_route routes_exec[];

@@ -211,6 +211,7 @@ static void images_inspect(struct http_conn *c, const struct http_request *r, vo
 {
 	static const char *const optional[][2] = { { "variant", "Variant" }, { "os.version", "OsVersion" } };
 	const struct image *im = find(c, arg, http_param(r, "name"));
+	const char *parent;
 	json_t *o, *layers, *config;
 
 	if (!im)
@@ -219,9 +220,13 @@ static void images_inspect(struct http_conn *c, const struct http_request *r, vo
 	for (size_t i = 0; i < im->nlayers; i++)
 		(void)json_array_append_new(layers, json_string(im->layers[i].diff_id));
 	config = json_object_get(im->config, "config");
+	/* of a commit; another engine's image may name one that is not here */
+	parent = json_str(im->config, "parent", "");
+	if (!digest_valid(parent) || !image_find(((struct engine *)arg)->images, parent, NULL))
+		parent = "";
 	o = json_pack("{s:s,s:o,s:o,s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "Id", im->id, "RepoTags",
 		      strings(im->repo_tags, im->nrepo_tags), "RepoDigests",
-		      strings(im->repo_digests, im->nrepo_digests), "Parent", "", "Comment",
+		      strings(im->repo_digests, im->nrepo_digests), "Parent", parent, "Comment",
 		      json_str(im->config, "comment", ""), "Created", im->created, "DockerVersion",
 		      json_str(im->config, "docker_version", ""), "Author", json_str(im->config, "author", ""),
 		      "Architecture", json_str(im->config, "architecture", "amd64"), "Os",
@@ -235,7 +240,7 @@ static void images_inspect(struct http_conn *c, const struct http_request *r, vo
 	}
 	set(o, "Size", json_integer((json_int_t)im->size));
 	if (r->api_minor < 45)
-		set(o, "Container", json_string(""));
+		set(o, "Container", json_string(json_str(im->config, "container", "")));
 	/* Docker shows it before API 1.45 only; docker-compose 1, which asks for the newest, cannot recreate a container without it */
 	set(o, "ContainerConfig", inspect_config(config, r->api_minor));
 	if (r->api_minor < 44)

@@ -451,7 +451,6 @@ const struct http_route routes_system[] = {
 	{ "POST", "/plugins/pull", route_not_built, false },
 	{ "POST", "/plugins/create", route_not_built, false },
 	{ "GET", "/plugins/{name:*}/json", sys_plugin, false },
-	{ "POST", "/commit", route_not_built, false },
 	{ "GET", "/containers/{id}/attach/ws", route_not_built, false },
 	{ "GET", "/containers/{id}/checkpoints", route_not_built, false },
 	{ "POST", "/containers/{id}/checkpoints", route_not_built, false },

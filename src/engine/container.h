@@ -174,8 +174,8 @@ struct engine_tree;
 typedef void (*engine_tree_fn)(const json_t *head, const struct err *err, int out, const struct buf *more, void *arg);
 /**
  * engine_tree_start
- * @verb: "stat", "get", "put", "export", "changes"
- * @in: for "put": where the archive is read (borrowed); else -1
+ * @verb: "stat", "get", "put", "export", "changes", "layer"
+ * @in: for "put": where the archive is read; for "layer": where it is written (borrowed); else -1
  *
  * Return: NULL with @err (@fn is not called then).
  */

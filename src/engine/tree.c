@@ -117,7 +117,7 @@ static json_t *tree_root(struct engine_container *c, struct err *err)
 	return root;
 }
 
-/* "changes" compares files of the host, whether the container runs or not. */
+/* "changes" and "layer" compare files of the host, whether the container runs or not. */
 static json_t *changes_root(struct engine_container *c, struct err *err)
 {
 	char path[PATH_MAX];
@@ -153,7 +153,7 @@ struct engine_tree *engine_tree_start(struct engine_container *c, const char *ve
 		(void)err_set(err, EIO, "walnut-tree is not installed: it is looked for beside walnutd and in PATH");
 		return NULL;
 	}
-	root = strcmp(verb, "changes") ? tree_root(c, err) : changes_root(c, err);
+	root = strcmp(verb, "changes") && strcmp(verb, "layer") ? tree_root(c, err) : changes_root(c, err);
 	root_text = root ? json_text(root) : NULL;
 	t = root_text ? calloc(1, sizeof(*t)) : NULL;
 	if (!t || pipe2(p, O_CLOEXEC)) {

@@ -30,11 +30,12 @@
 #include "image/sandbox.h"
 #include "image/source.h"
 
-#define FD_ENGINE 3
-#define FD_DIR    4
-#define FD_PLAN   5
-#define TEXT_MAX  (8U << 20)
-#define TRIES     6
+#define FD_ENGINE  3
+#define FD_DIR     4
+#define FD_PLAN    5
+#define TEXT_MAX   (8U << 20)
+#define TRIES      6
+#define RESUME_MIN (64U << 10) /* bytes that an attempt must bring, for more attempts to follow */
 
 struct request {
 	const char *method, *url, *accept, *content_type;
@@ -539,7 +540,8 @@ static int get_blob(const char *url, json_t **result, struct err *err)
 		buf_free(&a.body);
 		if (rc < 0 && rc != -EIO)
 			return rc;
-		idle = passed_total > before ? 0 : idle + 1;
+		/* A few bytes at a time are no progress: such a registry would keep us for ever. */
+		idle = passed_total - before >= RESUME_MIN ? 0 : idle + 1;
 		before = passed_total;
 		if (rc < 0 && idle >= 2)
 			return rc;

@@ -156,6 +156,27 @@ struct image_job *image_import_start(struct image_store *s, struct loop *l, int 
 				     const char *message, const json_t *changes, image_progress_fn progress,
 				     image_done_fn done, void *arg, struct err *err) MUST_CHECK;
 
+/**
+ * image_commit_start - the image @parent (an id) and one more layer, a tar, become a new image
+ * @ref: its name, or NULL/""
+ * @config: its "config", as image_commit_config makes it
+ * @facts: {author, comment, created_by, container}, all of them optional texts
+ *
+ * @in must come to its end only when the archive is known to be whole. @result is {"id"}.
+ */
+struct image_job *image_commit_start(struct image_store *s, struct loop *l, int in, const char *parent, const char *ref,
+				     json_t *config, const json_t *facts, image_done_fn done, void *arg,
+				     struct err *err) MUST_CHECK;
+/**
+ * image_commit_config - what becomes of a container's config in an image of it
+ * @asked: the request's config, or NULL: the container's
+ * @changes: array of Dockerfile lines, or NULL
+ *
+ * Return: a new reference, or NULL with @err (EINVAL: a bad line).
+ */
+json_t *image_commit_config(const json_t *container, const json_t *asked, const json_t *changes,
+			    struct err *err) MUST_CHECK;
+
 /* image_save_start - write images as a docker-archive that is an OCI layout too; @out borrowed (duplicated). */
 struct image_job *image_save_start(struct image_store *s, struct loop *l, const char *const *names, size_t n, int out,
 				   image_done_fn done, void *arg, struct err *err) MUST_CHECK;

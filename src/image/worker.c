@@ -581,13 +581,18 @@ static int layer(json_t **result, struct err *err)
 	if (rc < 0)
 		return rc;
 	rc = read_layer(&in.s, compression_guess(in.s.p, in.s.n), number, &info, err);
-	/* Bytes after the compressed data belong to the blob. */
-	while (rc == 0) {
+	/*
+	 * Bytes after the compressed data belong to the blob. Those after damage are read too: "hash" comes to the end
+	 * then and can say that these are not the bytes that were asked for, which is the cause.
+	 */
+	while (rc == 0 || rc == -EINVAL) {
+		struct err ignored = ERR_INIT;
+
 		source_take(&in.s, in.s.n);
-		int more = source_fill(&in.s, err);
+		int more = source_fill(&in.s, rc ? &ignored : err);
 
 		if (more <= 0) {
-			rc = more;
+			rc = rc ? rc : more;
 			break;
 		}
 	}

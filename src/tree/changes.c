@@ -27,7 +27,7 @@ struct walk {
 	json_t *list;
 };
 
-static bool engine_made(const char *path)
+bool tree_engine_made(const char *path)
 {
 	static const char *const paths[] = {
 		"/dev",        "/dev/pts",  "/dev/shm",         "/dev/mqueue", "/dev/console",
@@ -41,7 +41,7 @@ static bool engine_made(const char *path)
 	return false;
 }
 
-static bool whiteout(const struct stat *st)
+bool tree_whiteout(const struct stat *st)
 {
 	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(0, 0);
 }
@@ -92,7 +92,7 @@ static int note_hidden(struct walk *w, int upper, const char *path, struct err *
 	return rc;
 }
 
-static bool opaque(int fd)
+bool tree_opaque(int fd)
 {
 	char value[8];
 	ssize_t n = fgetxattr(fd, "trusted.overlay.opaque", value, sizeof(value));
@@ -112,10 +112,10 @@ static int walk_one(struct walk *w, int dir, const char *name, const char *path,
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW))
 		return errno == ENOENT ? 0 : err_sys(err, errno, "look at %s", path);
 	had = in_lower(w, path, &old);
-	if (whiteout(&st))
+	if (tree_whiteout(&st))
 		return had ? note(w, path, DELETED, err) : 0;
 	if (!S_ISDIR(st.st_mode)) {
-		if (engine_made(path) && (!st.st_size || S_ISLNK(st.st_mode)))
+		if (tree_engine_made(path) && (!st.st_size || S_ISLNK(st.st_mode)))
 			return 0;
 		return note(w, path, had ? MODIFIED : ADDED, err);
 	}
@@ -123,7 +123,7 @@ static int walk_one(struct walk *w, int dir, const char *name, const char *path,
 	fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (rc || fd < 0)
 		return rc ? rc : err_sys(err, errno, "read the folder %s", path);
-	if (had && opaque(fd))
+	if (had && tree_opaque(fd))
 		rc = note_hidden(w, fd, path, err);
 	if (!rc)
 		rc = walk_folder(w, fd, path, depth + 1, err);
@@ -132,7 +132,7 @@ static int walk_one(struct walk *w, int dir, const char *name, const char *path,
 	/* a folder that is there only for what the engine made in it, or that the engine made */
 	same = had && old.st_mode == st.st_mode && old.st_uid == st.st_uid && old.st_gid == st.st_gid;
 	if (!rc && json_array_size(w->list) == before + 1 &&
-	    (engine_made(path) || (same && !strcmp(path, "/etc")) || (same && !strcmp(path, "/sbin"))))
+	    (tree_engine_made(path) || (same && !strcmp(path, "/etc")) || (same && !strcmp(path, "/sbin"))))
 		(void)json_array_remove(w->list, before);
 	return rc;
 }

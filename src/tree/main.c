@@ -7,6 +7,7 @@
  *	put ROOT PATH OPT    reads an archive from standard input; one line: {}
  *	export ROOT          {}, then the archive of all
  *	changes ROOT         one line: {"changes": [...]}
+ *	layer ROOT           writes the writable layer as an image's layer to standard input (a pipe's writing end), then {}
  *
  * ROOT is JSON: {"pid": N} for a container that runs, or {"layers": [EROFS files, lowest first], "upper", "work", "at": an
  * empty folder to mount on} for one that does not. OPT: {"keep_kind": bool, "own": bool, "uid", "gid"}.
@@ -218,6 +219,23 @@ static int do_changes(const json_t *root, struct err *err)
 	return list ? answer(json_pack("{s:o}", "changes", list)) : answer_error(err);
 }
 
+/* The answer comes after the archive: whoever reads that knows then that it is whole. */
+static int do_layer(const json_t *root, struct err *err)
+{
+	CLEAN_FD int upper = open(json_str(root, "upper", ""), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	CLEAN_FD int lower = -1;
+	char path[PATH_MAX];
+
+	if (upper < 0 && errno != ENOENT)
+		(void)err_sys(err, errno, "open the writable layer");
+	else if (!mount_layers(root, false, path, err)) {
+		lower = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (tree_write_layer(upper, lower, STDIN_FILENO, err) == 0)
+			return answer(json_object());
+	}
+	return answer_error(err);
+}
+
 int main(int argc, char **argv)
 {
 	struct err err = ERR_INIT;
@@ -231,6 +249,8 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(verb, "changes"))
 		return do_changes(root, &err);
+	if (!strcmp(verb, "layer"))
+		return do_layer(root, &err);
 	if (enter_root(root, &err) < 0)
 		return answer_error(&err);
 	if (!strcmp(verb, "stat")) {

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,8 @@ struct writer {
 	dev_t dev; /* of the first entry: others are mounts */
 	struct buf buf;
 	void *seen; /* tsearch tree of struct seen */
+	bool layer; /* overlayfs's marks become whiteouts */
+	int lower;  /* of a layer: the image's root */
 };
 
 static int seen_compare(const void *a, const void *b)
@@ -209,6 +212,9 @@ static int put_content(struct writer *w, int dir, const char *file, uint64_t siz
 
 	if (!piece)
 		return err_sys(err, ENOMEM, "read %s", file);
+	if (w->layer && fd >= 0 && fgetxattr(fd, "trusted.overlay.metacopy", piece, 0) >= 0)
+		return err_set(err, ENOTSUP,
+			       "the file %.200s has no content of its own (overlayfs's metacopy): turn it off", file);
 	while (left) {
 		size_t want = left < 1 << 16 ? (size_t)left : 1 << 16;
 		ssize_t got = fd >= 0 ? fd_read_full(fd, piece, want) : 0;
@@ -248,6 +254,111 @@ static int put_regular(struct writer *w, int dir, const char *file, const char *
 
 static int add(struct writer *w, int dir, const char *file, const char *name, int depth, struct err *err);
 
+/* --- what is special in a layer --- */
+
+/* The image's file of that name. */
+static bool in_lower(const struct writer *w, const char *name, struct stat *st)
+{
+	CLEAN_FD int fd = fd_open_beneath(w->lower, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0, RESOLVE_NO_MAGICLINKS);
+
+	return fd >= 0 && !fstat(fd, st);
+}
+
+static int put_mark(struct writer *w, const char *name, struct err *err)
+{
+	const struct stat plain = { .st_mode = S_IFREG | 0600 };
+	CLEAN_BUF struct buf pax = BUF_INIT;
+
+	if ((strlen(name) > 100 || !ascii(name)) && pax_add(&pax, "path", name, strlen(name)))
+		return err_sys(err, ENOMEM, "write the archive");
+	if (pax.len && (put_header(w, "PaxHeaders.0/x", "", &(struct stat){ .st_mode = 0644 }, 'x', pax.len, err) ||
+			put(w, buf_bytes(&pax), pax.len, err) || pad(w, pax.len, err)))
+		return -err->code;
+	return put_header(w, name, "", &plain, '0', 0, err);
+}
+
+/* "a/b" is deleted: "a/.wh.b". */
+static int put_whiteout(struct writer *w, const char *name, struct err *err)
+{
+	const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
+	CLEAN_FREE char *mark = NULL;
+	struct stat st;
+
+	if (!in_lower(w, name, &st))
+		return 0;
+	if (asprintf(&mark, "%.*s.wh.%s", (int)(base - name), name, base) < 0) {
+		mark = NULL;
+		return err_sys(err, ENOMEM, "write the archive");
+	}
+	return put_mark(w, mark, err);
+}
+
+static int put_opaque(struct writer *w, int dir, const char *file, const char *slash, struct err *err)
+{
+	CLEAN_FD int fd = openat(dir, file, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	CLEAN_FREE char *mark = NULL;
+	struct stat st;
+	char value[8];
+
+	/* Features of overlayfs that we never turn on: what such a folder holds is not below it. */
+	if (fd >= 0 && fgetxattr(fd, "trusted.overlay.redirect", value, 0) >= 0)
+		return err_set(err, ENOTSUP, "the folder /%.200s was renamed by overlayfs's redirect_dir: turn it off",
+			       slash);
+	if (fd < 0 || !tree_opaque(fd) || !in_lower(w, slash, &st))
+		return 0;
+	if (asprintf(&mark, "%s.wh..wh..opq", slash) < 0) {
+		mark = NULL;
+		return err_sys(err, ENOMEM, "write the archive");
+	}
+	return put_mark(w, mark, err);
+}
+
+static bool skip_folder(const struct writer *w, int dir, const char *file, const char *path, const struct stat *st);
+
+/* Is it there only because the engine put it there? */
+static bool skip(const struct writer *w, int dir, const char *file, const char *name)
+{
+	CLEAN_FREE char *path = NULL;
+	struct stat st;
+
+	if (asprintf(&path, "/%s", name) < 0) {
+		path = NULL;
+		return false;
+	}
+	if (fstatat(dir, file, &st, AT_SYMLINK_NOFOLLOW) || tree_whiteout(&st))
+		return false;
+	if (S_ISDIR(st.st_mode))
+		return skip_folder(w, dir, file, path, &st);
+	return tree_engine_made(path) && (!st.st_size || S_ISLNK(st.st_mode));
+}
+
+static bool skip_folder(const struct writer *w, int dir, const char *file, const char *path, const struct stat *st)
+{
+	struct stat old;
+	bool same = in_lower(w, path + 1, &old) && old.st_mode == st->st_mode && old.st_uid == st->st_uid &&
+		    old.st_gid == st->st_gid;
+
+	if (!tree_engine_made(path) && !(same && (!strcmp(path, "/etc") || !strcmp(path, "/sbin"))))
+		return false;
+	int fd = openat(dir, file, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	CLEAN_DIR DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		CLEAN_FREE char *sub = NULL;
+
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (asprintf(&sub, "%s/%s", path + 1, e->d_name) < 0) {
+			sub = NULL;
+			return false;
+		}
+		if (!skip(w, dirfd(d), e->d_name, sub))
+			return false;
+	}
+	return true;
+}
+
 static int add_below(struct writer *w, int dir, const char *file, const char *name, int depth, struct err *err)
 {
 	int fd = openat(dir, file, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -286,6 +397,10 @@ static int add(struct writer *w, int dir, const char *file, const char *name, in
 		return errno == ENOENT && depth ? 0 : err_sys(err, errno, "look at %s", name);
 	if (!depth)
 		w->dev = st.st_dev;
+	if (w->layer && depth && tree_whiteout(&st))
+		return put_whiteout(w, name, err);
+	if (w->layer && depth && skip(w, dir, file, name))
+		return 0;
 	switch (st.st_mode & S_IFMT) {
 	case S_IFREG: return put_regular(w, dir, file, name, &st, err);
 	case S_IFLNK:
@@ -307,20 +422,35 @@ static int add(struct writer *w, int dir, const char *file, const char *name, in
 	/* the root of an export has no entry of its own */
 	if (*name && put_entry(w, dir, file, slash, "", &st, '5', 0, err))
 		return -err->code;
+	if (w->layer && *name && put_opaque(w, dir, file, slash, err))
+		return -err->code;
 	return st.st_dev == w->dev ? add_below(w, dir, file, *name ? slash : "", depth, err) : 0;
+}
+
+static int write_all(struct writer *w, int dir, const char *path, const char *name, struct err *err)
+{
+	static const char end[2 * BLOCK];
+	int rc = dir == -1 ? 0 : add(w, dir, path, name, 0, err);
+
+	if (!rc)
+		rc = put(w, end, sizeof(end), err);
+	if (!rc)
+		rc = flush(w, 1, err);
+	tdestroy(w->seen, seen_free);
+	buf_free(&w->buf);
+	return rc;
 }
 
 int tree_write_tar(const char *path, const char *name, int out, struct err *err)
 {
-	static const char end[2 * BLOCK];
 	struct writer w = { .out = out };
-	int rc = add(&w, AT_FDCWD, path, name, 0, err);
 
-	if (!rc)
-		rc = put(&w, end, sizeof(end), err);
-	if (!rc)
-		rc = flush(&w, 1, err);
-	tdestroy(w.seen, seen_free);
-	buf_free(&w.buf);
-	return rc;
+	return write_all(&w, AT_FDCWD, path, name, err);
+}
+
+int tree_write_layer(int upper, int lower, int out, struct err *err)
+{
+	struct writer w = { .out = out, .layer = true, .lower = lower };
+
+	return write_all(&w, upper, ".", "", err);
 }

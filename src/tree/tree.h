@@ -20,6 +20,21 @@
 /* tree_write_tar - a path as a pax archive on @out; its first entry is called @name, what is below it NAME/... Mounts are not entered. */
 int tree_write_tar(const char *path, const char *name, int out, struct err *err) MUST_CHECK;
 
+/**
+ * tree_write_layer - a writable layer as an image's layer (OCI image-spec, layer.md): deletions are whiteouts, ".wh.NAME"
+ * @upper: the overlay's upper folder; -1: there is none, nothing was changed
+ * @lower: the image's merged root
+ *
+ * What the engine itself put there is left out, as in tree_changes.
+ */
+int tree_write_layer(int upper, int lower, int out, struct err *err) MUST_CHECK;
+
+/* tree_engine_made - "/etc/hosts" and the like: the engine, not the container, makes them in the writable layer. */
+bool tree_engine_made(const char *path);
+/* tree_whiteout, tree_opaque - overlayfs's marks: the file is deleted; the folder hides the image's. */
+bool tree_whiteout(const struct stat *st);
+bool tree_opaque(int fd);
+
 struct tree_extract_options {
 	bool keep_kind; /* a folder never becomes another kind of file, nor the other way round */
 	bool own;       /* all files belong to uid, gid instead of whom the archive names */
