@@ -42,6 +42,8 @@ static const struct guest_sysctl {
 } sysctls[] = {
 	{ "/proc/sys/vm/max_map_count", "262144" },
 	{ "/proc/sys/vm/overcommit_memory", "1" },
+	/* Near the end of its memory a machine reads the same programs from disk again and again: out of memory then, at once. */
+	{ "/sys/kernel/mm/lru_gen/min_ttl_ms", "1000" },
 	{ "/proc/sys/net/ipv4/ip_unprivileged_port_start", "0" },
 	{ "/proc/sys/net/ipv4/ping_group_range", "0 2147483647" },
 	{ "/proc/sys/kernel/yama/ptrace_scope", "1" },
