@@ -192,8 +192,13 @@ static int mask(int root, const char *path, struct masks *m, struct err *err)
 	if (target < 0)
 		return target == -ENOENT ? 0 : target;
 	from = S_ISDIR(st.st_mode) ? &m->empty : &m->null;
+	if (S_ISDIR(st.st_mode) && *from < 0) {
+		/* A mount can be copied once it is somewhere in this namespace (before Linux 6.15): the first folder gets itself. */
+		*from = mount_empty(err);
+		return *from < 0 ? *from : rootfs_attach(*from, target, path, err);
+	}
 	if (*from < 0)
-		*from = S_ISDIR(st.st_mode) ? mount_empty(err) : open_null(root, err);
+		*from = open_null(root, err);
 	if (*from < 0)
 		return *from;
 	tree = open_tree(*from, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
