@@ -202,7 +202,8 @@ static const char *default_root(char *path, size_t size)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
 
-	if (geteuid() == 0 && !(runtime && getenv("_CONTAINERS_USERNS_CONFIGURED")))
+	/* root of a user namespace that an ordinary user made may not write there */
+	if (geteuid() == 0 && access("/run", W_OK) == 0)
 		return "/run/walnut-runtime";
 	if (runtime && *runtime == '/')
 		(void)snprintf(path, size, "%s/walnut-runtime", runtime);
