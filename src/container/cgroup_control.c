@@ -141,7 +141,8 @@ int cgroup_kill(struct cgroup *g, struct err *err)
 {
 	if (g->manager == CGROUP_MANAGER_DISABLED)
 		return 0;
-	if (g->v2 && fd_write_file(g->dir[CGROUP_UNIFIED], "cgroup.kill", O_WRONLY, "1", 1, NULL) == 0)
+	/* on a hybrid machine too: what forks meanwhile is killed; the rest of the loop thaws and looks for strays */
+	if (fd_write_file(g->dir[CGROUP_UNIFIED], "cgroup.kill", O_WRONLY, "1", 1, NULL) == 0 && g->v2)
 		return 0;
 	for (int round = 0; round < 50; round++) {
 		CLEAN_FREE pid_t *pids = NULL;
@@ -150,8 +151,12 @@ int cgroup_kill(struct cgroup *g, struct err *err)
 
 		if (r < 0 || n == 0)
 			return r;
+		/* something forks faster than it is killed: hold it still meanwhile */
+		if (round > 10 && cgroup_freeze(g, true, NULL) < 0)
+			(void)usleep(100);
 		for (size_t i = 0; i < n; i++)
-			(void)kill(pids[i], SIGKILL);
+			if (pids[i] != getpid())
+				(void)kill(pids[i], SIGKILL);
 		/* a frozen process of version 1 does not die */
 		r = cgroup_frozen(g) ? cgroup_freeze(g, false, NULL) : 0;
 		(void)usleep(r < 0 || round > 10 ? 2000 : 200);
@@ -193,6 +198,11 @@ int cgroup_stats(struct cgroup *g, struct container_stats *o, struct err *err)
 	return 0;
 }
 
+static json_int_t as_int(uint64_t n)
+{
+	return n > INT64_MAX ? INT64_MAX : (json_int_t)n;
+}
+
 /* "key value" lines as an object. */
 static json_t *flat_file(int dir, const char *file)
 {
@@ -212,9 +222,119 @@ static json_t *flat_file(int dir, const char *file)
 	return o;
 }
 
-static json_int_t as_int(uint64_t n)
+/* "MAJOR:MINOR Operation value" lines of version 1; the total line has no device. */
+static json_t *block_file(int dir, const char *file)
 {
-	return n > INT64_MAX ? INT64_MAX : (json_int_t)n;
+	CLEAN_FREE char *text = cgroup_read(dir, file);
+	json_t *a = json_array();
+	char *save = NULL, op[16];
+	unsigned int major, minor;
+	unsigned long long value;
+
+	for (char *l = text ? strtok_r(text, "\n", &save) : NULL; a && l; l = strtok_r(NULL, "\n", &save))
+		if (sscanf(l, "%u:%u %15s %llu", &major, &minor, op, &value) == 4 &&
+		    json_array_append_new(a, json_pack("{s:I, s:I, s:s, s:I}", "major", (json_int_t)major, "minor",
+						       (json_int_t)minor, "op", op, "value", (json_int_t)value)) < 0)
+			break;
+	return a;
+}
+
+/* io.stat of version 2, "MAJOR:MINOR rbytes=1 wbytes=2 rios=3 wios=4", as version 1 has it: what runc prints. */
+static void block_line(char *line, json_t *bytes, json_t *ios)
+{
+	static const struct {
+		const char *key, *op;
+		bool io;
+	} keys[] = {
+		{ "rbytes=", "Read", false },
+		{ "wbytes=", "Write", false },
+		{ "rios=", "Read", true },
+		{ "wios=", "Write", true },
+	};
+	unsigned int major, minor;
+
+	if (sscanf(line, "%u:%u ", &major, &minor) != 2)
+		return;
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		const char *at = strstr(line, keys[i].key);
+
+		if (at &&
+		    json_array_append_new(keys[i].io ? ios : bytes,
+					  json_pack("{s:I, s:I, s:s, s:I}", "major", (json_int_t)major, "minor",
+						    (json_int_t)minor, "op", keys[i].op, "value",
+						    (json_int_t)strtoull(at + strlen(keys[i].key), NULL, 10))) < 0)
+			return;
+	}
+}
+
+static json_t *block_stats(const struct cgroup *g)
+{
+	static const char recursive[] = "blkio.throttle.io_service_bytes_recursive";
+	int dir = cgroup_dir(g, CGROUP_BLKIO);
+	json_t *bytes, *ios;
+
+	if (g->v2) {
+		CLEAN_FREE char *text = cgroup_read(dir, "io.stat");
+		char *save = NULL;
+
+		bytes = json_array();
+		ios = json_array();
+		for (char *l = text ? strtok_r(text, "\n", &save) : NULL; l; l = strtok_r(NULL, "\n", &save))
+			block_line(l, bytes, ios);
+	} else if (cgroup_has(dir, recursive)) {
+		bytes = block_file(dir, recursive);
+		ios = block_file(dir, "blkio.throttle.io_serviced_recursive");
+	} else {
+		bytes = block_file(dir, "blkio.throttle.io_service_bytes");
+		ios = block_file(dir, "blkio.throttle.io_serviced");
+	}
+	return json_pack("{s:o, s:o}", "ioServiceBytesRecursive", bytes, "ioServicedRecursive", ios);
+}
+
+/* Of every page size that the cgroup has files for. */
+static json_t *hugepage_stats(const struct cgroup *g)
+{
+	int dir = cgroup_dir(g, CGROUP_HUGETLB),
+	    copy = dir < 0 ? -1 : openat(dir, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	const char *suffix = g->v2 ? ".current" : ".usage_in_bytes";
+	json_t *o = json_object();
+	CLEAN_DIR DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *e;
+	char name[300];
+
+	while (d && (e = readdir(d))) {
+		const char *size = e->d_name + 8,
+			   *end = strncmp(e->d_name, "hugetlb.", 8) == 0 ? strchr(size, '.') : NULL;
+		char key[32];
+
+		if (!end || strcmp(end, suffix) != 0)
+			continue;
+		(void)snprintf(key, sizeof(key), "%.*s", (int)(end - size), size);
+		(void)snprintf(name, sizeof(name), "hugetlb.%s%s", key, g->v2 ? ".events" : ".failcnt");
+		if (json_object_set_new(
+			    o, key,
+			    json_pack("{s:I, s:I}", "usage", as_int(cgroup_number(dir, e->d_name)), "failcnt",
+				      as_int(g->v2 ? cgroup_key(dir, name, "max") : cgroup_number(dir, name)))) < 0)
+			break;
+	}
+	return o;
+}
+
+/* What a kind of memory is limited to and uses; swap counts memory and swap together. */
+static json_t *memory_kind(const struct cgroup *g, const char *v1, const char *v2)
+{
+	int dir = cgroup_dir(g, CGROUP_MEMORY);
+	const char *base = g->v2 ? v2 : v1;
+	char limit[64], usage[64], max[64], failed[64];
+
+	(void)snprintf(limit, sizeof(limit), "%s%s", base ? base : "", g->v2 ? ".max" : ".limit_in_bytes");
+	(void)snprintf(usage, sizeof(usage), "%s%s", base ? base : "", g->v2 ? ".current" : ".usage_in_bytes");
+	(void)snprintf(max, sizeof(max), "%s%s", base ? base : "", g->v2 ? ".peak" : ".max_usage_in_bytes");
+	(void)snprintf(failed, sizeof(failed), "%s.failcnt", base ? base : "");
+	return json_pack("{s:I, s:I, s:I, s:I}", "limit", base ? as_int(cgroup_number(dir, limit)) : 0, "usage",
+			 base ? as_int(cgroup_number(dir, usage)) : 0, "max",
+			 base ? as_int(cgroup_number(dir, max)) : 0, "failcnt",
+			 base && !g->v2 ? as_int(cgroup_number(dir, failed)) : 0);
 }
 
 json_t *cgroup_stats_json(struct cgroup *g, struct err *err)
@@ -225,8 +345,8 @@ json_t *cgroup_stats_json(struct cgroup *g, struct err *err)
 
 	if (cgroup_stats(g, &s, err) < 0)
 		return NULL;
-	o = json_pack("{s:{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I}}, s:{s:{s:I, s:I, s:I, s:I}, s:I, s:o}, s:{s:I, s:I}, "
-		      "s:{}, s:{}}",
+	o = json_pack("{s:{s:{s:I, s:I, s:I}, s:{s:I, s:I, s:I}}, s:{s:{s:I, s:I, s:I, s:I}, s:I, s:o, s:o, s:o, s:o}, "
+		      "s:{s:I, s:I}, s:o, s:o}",
 		      "cpu", "usage", "total", as_int(s.cpu_total_ns), "kernel", as_int(s.cpu_system_ns), "user",
 		      as_int(s.cpu_user_ns), "throttling", "periods", as_int(cgroup_key(cpu, "cpu.stat", "nr_periods")),
 		      "throttledPeriods", as_int(cgroup_key(cpu, "cpu.stat", "nr_throttled")), "throttledTime",
@@ -235,8 +355,10 @@ json_t *cgroup_stats_json(struct cgroup *g, struct err *err)
 		      "memory", "usage", "limit", as_int(s.memory_limit ? s.memory_limit : UINT64_MAX), "usage",
 		      as_int(s.memory_usage), "max", as_int(s.memory_max_usage), "failcnt",
 		      as_int(g->v2 ? cgroup_key(mem, "memory.events", "max") : cgroup_number(mem, "memory.failcnt")),
-		      "cache", as_int(s.memory_cache), "raw", flat_file(mem, "memory.stat"), "pids", "current",
-		      as_int(s.pids_current), "limit", as_int(s.pids_limit), "blkio", "hugetlb");
+		      "cache", as_int(s.memory_cache), "raw", flat_file(mem, "memory.stat"), "swap",
+		      memory_kind(g, "memory.memsw", "memory.swap"), "kernel", memory_kind(g, "memory.kmem", NULL),
+		      "kernelTCP", memory_kind(g, "memory.kmem.tcp", NULL), "pids", "current", as_int(s.pids_current),
+		      "limit", as_int(s.pids_limit), "blkio", block_stats(g), "hugetlb", hugepage_stats(g));
 	if (!o)
 		(void)err_set(err, ENOMEM, "out of memory");
 	return o;
@@ -277,6 +399,7 @@ uint64_t cgroup_oom_read(struct cgroup *g, int fd)
 
 json_t *cgroup_features(void)
 {
+	/* systemd: its driver is not built yet */
 	return json_pack("{s:b, s:b, s:b, s:b, s:b}", "v1", true, "v2", true, "systemd", false, "systemdUser", false,
 			 "rdma", true);
 }

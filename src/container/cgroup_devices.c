@@ -42,11 +42,11 @@ static size_t emit_rule(struct bpf_insn *out, const struct oci_device_rule *d)
 		jumps[njumps++] = &out[n];
 		out[n++] = insn(d->allow ? jne : BPF_JMP | BPF_JEQ | BPF_K, 1, 0, 0, 0);
 	}
-	if (d->type != 'a' && d->major != OCI_DEVICE_ANY) {
+	if (d->major != OCI_DEVICE_ANY) {
 		jumps[njumps++] = &out[n];
 		out[n++] = insn(jne, 4, 0, 0, (int)d->major);
 	}
-	if (d->type != 'a' && d->minor != OCI_DEVICE_ANY) {
+	if (d->minor != OCI_DEVICE_ANY) {
 		jumps[njumps++] = &out[n];
 		out[n++] = insn(jne, 5, 0, 0, (int)d->minor);
 	}
@@ -55,6 +55,11 @@ static size_t emit_rule(struct bpf_insn *out, const struct oci_device_rule *d)
 	for (size_t i = 0; i < njumps; i++)
 		jumps[i]->off = (__s16)(&out[n] - jumps[i] - 1);
 	return n - start;
+}
+
+static bool for_all(const struct oci_device_rule *d)
+{
+	return d->type == 'a' && d->access == 7 && d->major == OCI_DEVICE_ANY && d->minor == OCI_DEVICE_ANY;
 }
 
 size_t cgroup_device_program(struct bpf_insn *p, const struct oci_device_rule *rules, size_t count)
@@ -68,11 +73,11 @@ size_t cgroup_device_program(struct bpf_insn *p, const struct oci_device_rule *r
 	p[n++] = insn(BPF_LDX | BPF_MEM | BPF_W, 4, 1, 4, 0);
 	p[n++] = insn(BPF_LDX | BPF_MEM | BPF_W, 5, 1, 8, 0);
 	for (size_t i = 0; i < count; i++) /* rules before one for all devices can not decide */
-		if (rules[i].type == 'a' && rules[i].access == 7)
+		if (for_all(&rules[i]))
 			first = i;
 	for (size_t i = count; i-- > first;)
 		n += emit_rule(&p[n], &rules[i]);
-	if (!count || rules[first].type != 'a' || rules[first].access != 7) {
+	if (!count || !for_all(&rules[first])) {
 		p[n++] = insn(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0);
 		p[n++] = insn(BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 	}

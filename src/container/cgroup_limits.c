@@ -66,11 +66,40 @@ bool cgroup_swap_possible(void)
 	return line && line[1];
 }
 
-static void memory_v1(struct cgroup *g, struct cgroup_settings *s, const struct oci_resources *m)
+static int check_use(int dir, const char *file, const struct oci_resources *m, struct err *err)
 {
-	int dir = g->dir[CGROUP_MEMORY];
+	if (!m->memory_check || m->memory_limit <= 0 || cgroup_number(dir, file) <= (uint64_t)m->memory_limit)
+		return 0;
+	return err_set(err, EBUSY,
+		       "linux.resources.memory.checkBeforeUpdate: more is used than the new limit of %" PRId64 " bytes",
+		       m->memory_limit);
+}
+
+/* memory.kernel: the kernel gave it up (5.16: EOPNOTSUPP); the specification allows to go without (NOT RECOMMENDED). */
+static int kernel_memory_v1(int dir, const struct oci_resources *m, struct err *err)
+{
+	char text[24];
+	int r;
+
+	if (!m->memory_kernel)
+		return 0;
+	(void)snprintf(text, sizeof(text), "%" PRId64, m->memory_kernel);
+	r = cgroup_write(dir, "memory.kmem.limit_in_bytes", text, err);
+	return r == -EOPNOTSUPP || r == -ENOENT ? 0 : r;
+}
+
+static int memory_v1(struct cgroup *g, struct cgroup_settings *s, const struct oci_resources *m, struct err *err)
+{
+	int dir = g->dir[CGROUP_MEMORY], r;
 	bool memsw = cgroup_has(dir, "memory.memsw.limit_in_bytes");
 	int64_t swap = m->memory_swap;
+
+	if ((r = check_use(dir, "memory.usage_in_bytes", m, err)) < 0 || (r = kernel_memory_v1(dir, m, err)) < 0)
+		return r;
+	if (swap > 0 && dir >= 0 && !memsw && cgroup_swap_possible())
+		return err_set(err, ENOTSUP,
+			       "linux.resources.memory.swap: this kernel does not account swap (boot it with "
+			       "swapaccount=1)");
 
 	if (m->memory_limit)
 		cgroup_set_limit(s, dir, "memory.limit_in_bytes", m->memory_limit, "-1");
@@ -87,6 +116,11 @@ static void memory_v1(struct cgroup *g, struct cgroup_settings *s, const struct 
 		cgroup_set(s, dir, "memory.swappiness", "%" PRIu64, m->memory_swappiness);
 	if (m->oom_kill_disable)
 		cgroup_set(s, dir, "memory.oom_control", "1");
+	else if (m->oom_kill_given && cgroup_key(dir, "memory.oom_control", "oom_kill_disable"))
+		cgroup_set(s, dir, "memory.oom_control", "0");
+	if (m->use_hierarchy && !cgroup_number(dir, "memory.use_hierarchy"))
+		cgroup_set(s, dir, "memory.use_hierarchy", "1");
+	return 0;
 }
 
 static void cpu_v1(struct cgroup *g, struct cgroup_settings *s, const struct oci_resources *c)
@@ -118,7 +152,9 @@ static void block_v1(struct cgroup *g, struct cgroup_settings *s, const struct o
 	static const char *const files[] = { "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device",
 					     "blkio.throttle.read_iops_device", "blkio.throttle.write_iops_device" };
 	int dir = g->dir[CGROUP_BLKIO];
-	const char *weight = cgroup_has(dir, "blkio.weight") ? "blkio.weight" : "blkio.bfq.weight";
+	/* the weights are those of the I/O scheduler: CFQ's until Linux 4.20, BFQ's since */
+	bool bfq = !cgroup_has(dir, "blkio.weight");
+	const char *weight = bfq ? "blkio.bfq.weight" : "blkio.weight";
 
 	if (b->block_weight)
 		cgroup_set(s, dir, weight, "%u", b->block_weight);
@@ -128,7 +164,8 @@ static void block_v1(struct cgroup *g, struct cgroup_settings *s, const struct o
 		const struct oci_block_weight *w = &b->block_weights[i];
 
 		if (w->weight)
-			cgroup_set(s, dir, "blkio.weight_device", "%u:%u %u", w->major, w->minor, w->weight);
+			cgroup_set(s, dir, bfq ? "blkio.bfq.weight_device" : "blkio.weight_device", "%u:%u %u",
+				   w->major, w->minor, w->weight);
 		if (w->leaf_weight)
 			cgroup_set(s, dir, "blkio.leaf_weight_device", "%u:%u %u", w->major, w->minor, w->leaf_weight);
 	}
@@ -150,28 +187,43 @@ static void rdma(int dir, struct cgroup_settings *s, const struct oci_resources 
 	}
 }
 
+/* The limit of what is used, and, where the kernel has it (5.7), of what is reserved: as runc and crun. */
+static void hugepages(int dir, struct cgroup_settings *s, const struct oci_resources *r, const char *limit)
+{
+	char file[64];
+
+	for (size_t i = 0; i < r->hugepages_count; i++) {
+		(void)snprintf(file, sizeof(file), "hugetlb.%s.%s", r->hugepages[i].page_size, limit);
+		cgroup_set(s, dir, file, "%" PRIu64, r->hugepages[i].limit);
+		(void)snprintf(file, sizeof(file), "hugetlb.%s.rsvd.%s", r->hugepages[i].page_size, limit);
+		if (cgroup_has(dir, file))
+			cgroup_set(s, dir, file, "%" PRIu64, r->hugepages[i].limit);
+	}
+}
+
 int cgroup_apply_v1(struct cgroup *g, const struct oci_resources *r, struct err *err)
 {
 	struct cgroup_settings *s CLEAN_FREE = calloc(1, sizeof(*s));
-	char file[64];
+	bool v2_pages = g->dir[CGROUP_HUGETLB] < 0 && g->dir[CGROUP_UNIFIED] >= 0;
+	int n;
 
 	if (!s)
 		return err_set(err, ENOMEM, "out of memory");
 	if (r->unified_count)
 		return err_set(err, ENOTSUP,
 			       "linux.resources.unified needs cgroup version 2, and this machine has version 1");
-	memory_v1(g, s, r);
+	n = memory_v1(g, s, r, err);
+	if (n < 0)
+		return n;
 	cpu_v1(g, s, r);
 	if (r->pids_limit)
 		cgroup_set_limit(s, g->dir[CGROUP_PIDS], "pids.max", r->pids_limit, "max");
 	block_v1(g, s, r);
-	for (size_t i = 0; i < r->hugepages_count; i++) {
-		bool v2 = g->dir[CGROUP_HUGETLB] < 0 && g->dir[CGROUP_UNIFIED] >= 0;
-
-		(void)snprintf(file, sizeof(file), v2 ? "hugetlb.%s.max" : "hugetlb.%s.limit_in_bytes",
-			       r->hugepages[i].page_size);
-		cgroup_set(s, g->dir[v2 ? CGROUP_UNIFIED : CGROUP_HUGETLB], file, "%" PRIu64, r->hugepages[i].limit);
-	}
+	/* on a hybrid machine the controller may be the v2 tree's */
+	if (v2_pages)
+		hugepages(g->dir[CGROUP_UNIFIED], s, r, "max");
+	else
+		hugepages(g->dir[CGROUP_HUGETLB], s, r, "limit_in_bytes");
 	if (r->net_class)
 		cgroup_set(s, g->dir[CGROUP_NET_CLS], "net_cls.classid", "%u", r->net_class);
 	for (size_t i = 0; i < r->net_priorities_count; i++)
@@ -185,20 +237,26 @@ static int memory_v2(int dir, struct cgroup_settings *s, const struct oci_resour
 {
 	int64_t swap = m->memory_swap;
 
-	if (m->memory_check && m->memory_limit > 0 && cgroup_number(dir, "memory.current") > (uint64_t)m->memory_limit)
-		return err_set(err, EBUSY,
-			       "linux.resources.memory.checkBeforeUpdate: more is used than the new limit of %" PRId64
-			       " bytes",
-			       m->memory_limit);
-	if (m->memory_limit > 0 && swap > 0 && swap < m->memory_limit)
+	int64_t limit = m->memory_limit;
+	uint64_t now;
+
+	if (check_use(dir, "memory.current", m, err) < 0)
+		return -err->code;
+	/* an update of the sum alone: of the limit that holds */
+	now = swap > 0 && !limit ? cgroup_number(dir, "memory.max") : 0;
+	if (now && now < INT64_MAX)
+		limit = (int64_t)now;
+	if (limit > 0 && swap > 0 && swap < limit)
 		return err_set(err, EINVAL,
 			       "linux.resources.memory.swap (memory and swap together) is below memory.limit");
-	if (swap > 0 && m->memory_limit <= 0)
+	if (swap > 0 && limit <= 0)
 		return err_set(err, EINVAL, "linux.resources.memory.swap needs memory.limit, with cgroup version 2");
+	if (swap > 0 && !cgroup_has(dir, "memory.swap.max") && cgroup_swap_possible())
+		return err_set(err, ENOTSUP, "linux.resources.memory.swap: the cgroup has no memory.swap.max");
 	if (m->memory_limit < 0 && !swap)
 		swap = -1;
 	if (swap && cgroup_has(dir, "memory.swap.max"))
-		cgroup_set_limit(s, dir, "memory.swap.max", swap < 0 ? -1 : swap - m->memory_limit, "max");
+		cgroup_set_limit(s, dir, "memory.swap.max", swap < 0 ? -1 : swap - limit, "max");
 	if (m->memory_limit)
 		cgroup_set_limit(s, dir, "memory.max", m->memory_limit, "max");
 	if (m->memory_reservation)
@@ -208,8 +266,13 @@ static int memory_v2(int dir, struct cgroup_settings *s, const struct oci_resour
 
 static void cpu_v2(int dir, struct cgroup_settings *s, const struct oci_resources *c)
 {
-	uint64_t period = c->cpu_period ? c->cpu_period : 100000;
+	CLEAN_FREE char *now = c->cpu_quota || c->cpu_period ? cgroup_read(dir, "cpu.max") : NULL;
+	const char *space = now ? strchr(now, ' ') : NULL;
+	uint64_t period = c->cpu_period ? c->cpu_period : space ? strtoull(space, NULL, 10) : 0;
+	int64_t quota = c->cpu_quota ? c->cpu_quota : now ? strtoll(now, NULL, 10) : 0; /* "max" is 0 */
 
+	if (!period)
+		period = 100000; /* the kernel's default */
 	if (c->cpu_idle_given)
 		cgroup_set(s, dir, "cpu.idle", "%" PRId64, c->cpu_idle);
 	/* shares 2 to 262144 are weights 1 to 10000 */
@@ -218,10 +281,10 @@ static void cpu_v2(int dir, struct cgroup_settings *s, const struct oci_resource
 
 		cgroup_set(s, dir, "cpu.weight", "%" PRIu64, 1 + (n - 2) * 9999 / 262142);
 	}
-	if (c->cpu_quota > 0)
-		cgroup_set(s, dir, "cpu.max", "%" PRId64 " %" PRIu64, c->cpu_quota, period);
-	else if (c->cpu_quota < 0 || c->cpu_period)
-		cgroup_set(s, dir, "cpu.max", "max %" PRIu64, period);
+	/* quota and period are one file: what is not given stays */
+	if (now || c->cpu_quota || c->cpu_period)
+		(quota > 0 ? cgroup_set(s, dir, "cpu.max", "%" PRId64 " %" PRIu64, quota, period)
+			   : cgroup_set(s, dir, "cpu.max", "max %" PRIu64, period));
 	if (c->cpu_burst_given)
 		cgroup_set(s, dir, "cpu.max.burst", "%" PRIu64, c->cpu_burst);
 	if (c->cpuset_cpus && *c->cpuset_cpus)
@@ -230,20 +293,34 @@ static void cpu_v2(int dir, struct cgroup_settings *s, const struct oci_resource
 		cgroup_set(s, dir, "cpuset.mems", "%s", c->cpuset_mems);
 }
 
+/* blkio's 10 to 1000 are io.weight's 1 to 10000 */
+static unsigned int io_weight(unsigned int weight)
+{
+	return 1 + (weight - 10U) * 9999U / 990U;
+}
+
+static bool has_leaf_weight(const struct oci_resources *b)
+{
+	for (size_t i = 0; i < b->block_weights_count; i++)
+		if (b->block_weights[i].leaf_weight)
+			return true;
+	return b->block_leaf_weight != 0;
+}
+
 static void block_v2(int dir, struct cgroup_settings *s, const struct oci_resources *b)
 {
 	static const char *const keys[] = { "rbps", "wbps", "riops", "wiops" };
 	bool bfq = cgroup_has(dir, "io.bfq.weight");
 
-	/* blkio's 10 to 1000 are io.weight's 1 to 10000 */
 	if (b->block_weight && bfq)
 		cgroup_set(s, dir, "io.bfq.weight", "%u", b->block_weight);
 	else if (b->block_weight)
-		cgroup_set(s, dir, "io.weight", "%u", 1 + (b->block_weight - 10U) * 9999U / 990U);
+		cgroup_set(s, dir, "io.weight", "%u", io_weight(b->block_weight));
 	for (size_t i = 0; i < b->block_weights_count; i++)
 		if (b->block_weights[i].weight)
 			cgroup_set(s, dir, bfq ? "io.bfq.weight" : "io.weight", "%u:%u %u", b->block_weights[i].major,
-				   b->block_weights[i].minor, b->block_weights[i].weight);
+				   b->block_weights[i].minor,
+				   bfq ? b->block_weights[i].weight : io_weight(b->block_weights[i].weight));
 	for (size_t i = 0; i < b->throttles_count; i++) {
 		const struct oci_throttle *t = &b->throttles[i];
 
@@ -272,7 +349,6 @@ int cgroup_apply_v2(struct cgroup *g, const struct oci_resources *r, struct err 
 {
 	struct cgroup_settings *s CLEAN_FREE = calloc(1, sizeof(*s));
 	int dir = g->dir[CGROUP_UNIFIED], n;
-	char file[64];
 
 	if (!s)
 		return err_set(err, ENOMEM, "out of memory");
@@ -281,10 +357,12 @@ int cgroup_apply_v2(struct cgroup *g, const struct oci_resources *r, struct err 
 			       "linux.resources.cpu: cgroup version 2 has no realtimeRuntime and realtimePeriod");
 	if (r->net_class || r->net_priorities_count)
 		return err_set(err, ENOTSUP, "linux.resources.network: cgroup version 2 has no classID and priorities");
-	if (r->memory_kernel_tcp > 0 || r->memory_swappiness_given || r->oom_kill_disable)
+	if (has_leaf_weight(r))
+		return err_set(err, ENOTSUP, "linux.resources.blockIO: cgroup version 2 has no leafWeight");
+	if (r->memory_kernel > 0 || r->memory_kernel_tcp > 0 || r->memory_swappiness_given || r->oom_kill_disable)
 		return err_set(
 			err, ENOTSUP,
-			"linux.resources.memory: cgroup version 2 has no kernelTCP, swappiness and disableOOMKiller");
+			"linux.resources.memory: cgroup version 2 has no kernel, kernelTCP, swappiness and disableOOMKiller");
 	n = memory_v2(dir, s, r, err);
 	if (n < 0)
 		return n;
@@ -292,10 +370,7 @@ int cgroup_apply_v2(struct cgroup *g, const struct oci_resources *r, struct err 
 	if (r->pids_limit)
 		cgroup_set_limit(s, dir, "pids.max", r->pids_limit, "max");
 	block_v2(dir, s, r);
-	for (size_t i = 0; i < r->hugepages_count; i++) {
-		(void)snprintf(file, sizeof(file), "hugetlb.%s.max", r->hugepages[i].page_size);
-		cgroup_set(s, dir, file, "%" PRIu64, r->hugepages[i].limit);
-	}
+	hugepages(dir, s, r, "max");
 	rdma(dir, s, r);
 	n = unified(g, s, r, err);
 	return n < 0 ? n : cgroup_settings_write(s, err);
@@ -328,25 +403,44 @@ static const struct oci_device_rule always[] = {
 	{ true, 'c', 136, OCI_DEVICE_ANY, 7 },
 };
 
+static int write_device_rule(int dir, const struct oci_device_rule *d, char type, struct err *err)
+{
+	char major[24] = "*", minor[24] = "*", text[80];
+
+	if (d->major != OCI_DEVICE_ANY)
+		(void)snprintf(major, sizeof(major), "%" PRId64, d->major);
+	if (d->minor != OCI_DEVICE_ANY)
+		(void)snprintf(minor, sizeof(minor), "%" PRId64, d->minor);
+	(void)snprintf(text, sizeof(text), "%c %s:%s %s%s%s", type, major, minor,
+		       d->access & OCI_DEVICE_READ ? "r" : "", d->access & OCI_DEVICE_WRITE ? "w" : "",
+		       d->access & OCI_DEVICE_MKNOD ? "m" : "");
+	return cgroup_write(dir, d->allow ? "devices.allow" : "devices.deny", type == 'a' ? "a" : text, err);
+}
+
 static int devices_v1(int dir, const struct oci_device_rule *rules, size_t n, struct err *err)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct oci_device_rule *d = &rules[i];
-		char major[24] = "*", minor[24] = "*", text[80];
+		bool all = d->type == 'a' && d->access == 7 && d->major == OCI_DEVICE_ANY && d->minor == OCI_DEVICE_ANY;
 		int r;
 
-		if (d->major != OCI_DEVICE_ANY)
-			(void)snprintf(major, sizeof(major), "%" PRId64, d->major);
-		if (d->minor != OCI_DEVICE_ANY)
-			(void)snprintf(minor, sizeof(minor), "%" PRId64, d->minor);
-		(void)snprintf(text, sizeof(text), "%c %s:%s %s%s%s", d->type, major, minor,
-			       d->access & OCI_DEVICE_READ ? "r" : "", d->access & OCI_DEVICE_WRITE ? "w" : "",
-			       d->access & OCI_DEVICE_MKNOD ? "m" : "");
-		r = cgroup_write(dir, d->allow ? "devices.allow" : "devices.deny", d->type == 'a' ? "a" : text, err);
+		/* to the kernel an "a" is everything, whatever follows it (cgroup-v1/devices.rst) */
+		if (d->type == 'a' && !all) {
+			r = write_device_rule(dir, d, 'b', err);
+			if (r == 0)
+				r = write_device_rule(dir, d, 'c', err);
+		} else {
+			r = write_device_rule(dir, d, d->type, err);
+		}
 		if (r < 0)
 			return r;
 	}
 	return 0;
+}
+
+static bool allows_all(const struct oci_device_rule *d)
+{
+	return d->allow && d->type == 'a' && d->access == 7 && d->major == OCI_DEVICE_ANY && d->minor == OCI_DEVICE_ANY;
 }
 
 int cgroup_apply_devices(struct cgroup *g, const struct oci_resources *r, struct err *err)
@@ -354,22 +448,26 @@ int cgroup_apply_devices(struct cgroup *g, const struct oci_resources *r, struct
 	const struct oci_device_rule *last = r->devices_count ? &r->devices[r->devices_count - 1] : NULL;
 	CLEAN_FREE struct oci_device_rule *all = NULL;
 	size_t n = r->devices_count;
+	int rc;
 
 	if (!n || g->manager == CGROUP_MANAGER_DISABLED)
 		return 0;
 	/* everything is allowed: nothing to add, and nothing to load */
-	if (last->allow && last->type == 'a' && last->access == 7 && n == 1 && g->v2)
+	if (allows_all(last) && n == 1 && g->v2)
 		return 0;
 	all = calloc(n + ARRAY_LEN(always), sizeof(*all));
 	if (!all)
 		return err_set(err, ENOMEM, "out of memory");
 	memcpy(all, r->devices, n * sizeof(*all));
-	if (!(last->allow && last->type == 'a')) {
+	if (!allows_all(last)) {
 		memcpy(all + n, always, sizeof(always));
 		n += ARRAY_LEN(always);
 	}
-	if (g->v2)
-		return cgroup_attach_devices(g->dir[CGROUP_UNIFIED], all, n, err);
+	if (g->v2) {
+		rc = cgroup_attach_devices(g->dir[CGROUP_UNIFIED], all, n, err);
+		/* a user may not load programs, nor make device nodes or mounts without nodev: nothing is lost */
+		return g->rootless && rc == -EPERM ? 0 : rc;
+	}
 	return g->dir[CGROUP_DEVICES] < 0 ? err_set(err, ENOTSUP, "this machine has no cgroup controller for devices")
 					  : devices_v1(g->dir[CGROUP_DEVICES], all, n, err);
 }

@@ -130,6 +130,8 @@ static int read_bundle(struct create *c, const struct runtime_options *o, struct
 	r = oci_spec_validate(c->spec, err);
 	if (r < 0)
 		return r;
+	if (c->spec->rdt.given)
+		return err_set(err, ENOTSUP, "config.json: linux.intelRdt is not built in this version: leave it out");
 	if (!c->spec->rootfs)
 		return err_set(err, EINVAL, "config.json: root.path is required");
 	if (!realpath(c->spec->rootfs, path) || stat(path, &st) < 0)

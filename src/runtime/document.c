@@ -57,11 +57,11 @@ static json_t *linux_features(void)
 	return json_pack("{s:o, s:o, s:{s:b, s:b, s:b, s:b, s:b}, s:{s:b, s:o, s:o, s:o, s:o, s:o}, s:{s:b}, s:{s:b}, "
 			 "s:{s:b}, s:{s:{s:b}}}",
 			 "namespaces", strings(namespaces), "capabilities", capability_names(), "cgroup", "v1", true,
-			 "v2", true, "systemd", true, "systemdUser", false, "rdma", true, "seccomp", "enabled", true,
+			 "v2", true, "systemd", false, "systemdUser", false, "rdma", true, "seccomp", "enabled", true,
 			 "actions", strings(actions), "operators", strings(operators), "archs", strings(archs),
 			 "knownFlags", strings(flags), "supportedFlags", strings(flags), "apparmor", "enabled", true,
-			 "selinux", "enabled", true, "intelRdt", "enabled", true, "mountExtensions", "idmap", "enabled",
-			 true);
+			 "selinux", "enabled", true, "intelRdt", "enabled", false, "mountExtensions", "idmap",
+			 "enabled", true);
 }
 
 int command_features(const struct runtime_options *o, int argc, char **argv, struct err *err)
