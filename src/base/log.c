@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/utc.h"
+
 static const char *log_program = "walnut";
 static enum log_level log_least = LOG_LEVEL_INFO;
 
@@ -20,17 +22,15 @@ void log_init(const char *program, enum log_level level)
 void log_write(enum log_level level, const char *fmt, ...)
 {
 	static const char *const names[] = { "error", "warning", "info", "debug" };
-	char line[1200], when[32] = "";
+	char line[1200], when[UTC_SIZE];
 	struct timespec now;
-	struct tm tm;
 	va_list ap;
 	int used;
 
 	if (level > log_least)
 		return;
 	(void)clock_gettime(CLOCK_REALTIME, &now);
-	if (gmtime_r(&now.tv_sec, &tm))
-		(void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+	utc_format(now.tv_sec, when, sizeof(when));
 	used = snprintf(line, sizeof(line), "%s.%03ldZ %s %s: ", when, now.tv_nsec / 1000000, log_program,
 			names[level]);
 	va_start(ap, fmt);

@@ -335,17 +335,33 @@ static int parse_linux(const json_t *json, struct oci_spec *s, struct err *err)
 }
 
 /* config.md: SemVer, and every 1.x is compatible. */
+/* 1.MINOR.PATCH, maybe with semver's "-rc1" or "+dev" behind it. Not by sscanf(3): it is large, and the guest carries this. */
+static bool version_supported(const char *version)
+{
+	const char *const digits = "0123456789";
+	size_t n;
+
+	if (strncmp(version, "1.", 2))
+		return false;
+	version += 2;
+	n = strspn(version, digits);
+	if (!n || version[n] != '.')
+		return false;
+	version += n + 1;
+	n = strspn(version, digits);
+	return n && (!version[n] || strchr("-+", version[n]));
+}
+
 static int parse_version(const json_t *json, struct oci_spec *s, struct err *err)
 {
-	int r = oci_get_string(json, "ociVersion", &s->oci_version, err), n = 0;
+	int r = oci_get_string(json, "ociVersion", &s->oci_version, err);
 
 	if (r < 0)
 		return r;
 	s->version_given = s->oci_version;
 	if (!s->oci_version && !(s->oci_version = strdup("1.0.0")))
 		return oci_no_memory(err);
-	if (sscanf(s->oci_version, "1.%*[0-9].%*[0-9]%n", &n) < 0 || n == 0 ||
-	    (s->oci_version[n] && !strchr("-+", s->oci_version[n])))
+	if (!version_supported(s->oci_version))
 		return err_set(err, EINVAL, "OCI spec: ociVersion '%s' is not supported (1.x.y is)", s->oci_version);
 	return 0;
 }

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -24,6 +25,7 @@
 #include "base/json.h"
 #include "base/loop.h"
 #include "base/msg.h"
+#include "base/utc.h"
 
 /* ---- err ---- */
 
@@ -667,6 +669,30 @@ static void json_bad_text_names_the_document(void **state)
 	assert_non_null(strstr(e.msg, "the manifest"));
 }
 
+/* Against gmtime(3): every day of 800 years around 1970, the ends of days, and times far away. */
+static void utc_is_what_the_c_library_says(void **state)
+{
+	static const int64_t offsets[] = { 0, 1, 3599, 43200, 86399 };
+	static const int64_t far[] = { INT32_MIN, INT32_MAX, 253402300799, -62135596800, 67767976233532799 };
+	char ours[UTC_SIZE], theirs[96];
+	struct tm tm;
+
+	for (int64_t day = -146100; day < 146100; day++) {
+		time_t t = day * 86400 + offsets[(day + 146100) % 5];
+
+		assert_true(gmtime_r(&t, &tm) && strftime(theirs, sizeof(theirs), "%Y-%m-%dT%H:%M:%S", &tm));
+		utc_format(t, ours, sizeof(ours));
+		assert_string_equal(ours, theirs);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(far); i++) {
+		assert_non_null(gmtime_r(&far[i], &tm));
+		(void)snprintf(theirs, sizeof(theirs), "%04d-%02d-%02dT%02d:%02d:%02d", tm.tm_year + 1900,
+			       tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+		utc_format(far[i], ours, sizeof(ours));
+		assert_string_equal(ours, theirs);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -698,6 +724,7 @@ int main(void)
 		cmocka_unit_test(loop_timers_fire_in_order_and_once),
 		cmocka_unit_test(loop_watches_descriptors),
 		cmocka_unit_test(loop_sources_may_be_removed_in_callbacks),
+		cmocka_unit_test(utc_is_what_the_c_library_says),
 		cmocka_unit_test(json_getters_have_defaults),
 		cmocka_unit_test(json_bad_text_names_the_document),
 	};
