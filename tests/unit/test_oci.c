@@ -66,12 +66,16 @@ static void test_refusals_name_the_field(void **state)
 {
 	(void)state;
 	refused("{\"ociVersion\":\"2.0.0\"}", "ociVersion");
+	refused("{\"ociVersion\":\"1.0\"}", "ociVersion");
+	refused("{\"ociVersion\":\"1..2\"}", "ociVersion");
+	refused("{\"ociVersion\":\"1.0.\"}", "ociVersion");
+	refused("{\"ociVersion\":\"1.0.2rc1\"}", "ociVersion");
+	refused("{\"ociVersion\":\"1.0.2-rc1\",\"process\":7}", "process");
+	refused("{\"ociVersion\":\"1.12.345+dev\",\"process\":7}", "process");
 	refused("{\"ociVersion\":\"1.0.2\",\"process\":7}", "process");
 	refused(SPEC("{\"cwd\":\"/\",\"args\":[]}", ""), "process.args");
 	refused(SPEC("{\"cwd\":\"tmp\",\"args\":[\"true\"]}", ""), "process.cwd");
 	refused(SPEC("{\"cwd\":\"/\",\"args\":[7]}", ""), "args");
-	refused(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"capabilities\":{\"bounding\":[\"CAP_FLY\"]}}", ""),
-		"CAP_FLY");
 	refused(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"rlimits\":[{\"type\":\"RLIMIT_NOFILE\",\"soft\":2,\"hard\":1}]}",
 		     ""),
 		"soft limit");
@@ -112,6 +116,21 @@ static void invalid(const char *text, const char *named)
 	assert_int_equal(oci_spec_validate(spec, &err), -EINVAL);
 	if (!strstr(err.msg, named))
 		fail_msg("\"%s\" does not name %s", err.msg, named);
+}
+
+static void test_unknown_capabilities_are_noted(void **state)
+{
+	__attribute__((cleanup(cleanup_oci_spec))) struct oci_spec *spec = NULL;
+	struct err err = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(parse(SPEC("{\"cwd\":\"/\",\"args\":[\"true\"],\"capabilities\":{\"bounding\":"
+				    "[\"CAP_FLY\",\"CAP_CHOWN\"]}}",
+				    ""),
+			       &spec, &err),
+			 0);
+	assert_string_equal(spec->process.unknown_capability, "CAP_FLY");
+	assert_int_equal(spec->process.capabilities.bounding, 1ULL << CAP_CHOWN);
 }
 
 static void test_fields_that_need_a_namespace(void **state)
@@ -161,6 +180,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_reads_a_whole_process),
 		cmocka_unit_test(test_refusals_name_the_field),
+		cmocka_unit_test(test_unknown_capabilities_are_noted),
 		cmocka_unit_test(test_fields_that_need_a_namespace),
 		cmocka_unit_test(test_changes_of_a_process),
 		cmocka_unit_test(test_capability_names),
