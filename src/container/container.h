@@ -42,7 +42,8 @@ struct container_config {
 	const json_t *cgroup_saved; /* container_open: what container_cgroup gave; borrowed for the call */
 	const char *exec_cgroup;    /* container_exec: a cgroup below the container's */
 	unsigned int seccomp_flags; /* SECCOMP_FILTER_FLAG_* */
-	bool seccomp_notifies;      /* the filter of spec->seccomp has a listener */
+	int seccomp_socket;         /* seccomp_notify_connect's: where the filter's listener goes; 0: it has none */
+	int host_proc;              /* the host's /proc, for that; 0: not open */
 };
 
 /* Why a program could not be executed: maps to Docker's exit codes 127 and 126. */

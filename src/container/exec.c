@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "container/internal.h"
+#include "container/seccomp_notify.h"
 
 static int namespace_flags(const struct oci_spec *s)
 {
@@ -36,7 +37,11 @@ static _Noreturn void exec_main(const struct container *c, const struct oci_proc
 				  .seccomp_flags = c->config.seccomp_flags,
 				  .label = label };
 	int console = -1, number, r;
-	int *const keep[] = { &sync, &e.label };
+	int *const keep[] = { &sync, &e.label, &e.listener };
+	CLEAN_FREE char *message = seccomp_notify_message(&c->config, "running");
+
+	e.listener = message ? c->config.seccomp_socket : -1;
+	e.listener_message = message;
 
 	if (report_wait_go(sync) < 0 || setsid() < 0)
 		_exit(127);

@@ -17,7 +17,7 @@
 #include "base/json.h"
 #include "container/internal.h"
 
-static char *state_text(const struct container_config *c, const char *status, pid_t pid)
+char *container_state_text(const struct container_config *c, const char *status, pid_t pid)
 {
 	CLEAN_JSON json_t *state =
 		json_pack("{s:s, s:s, s:s, s:s, s:s}", "ociVersion", c->spec->oci_version, "id", c->id, "status",
@@ -50,7 +50,7 @@ static _Noreturn void hook_main(const struct oci_hook *h, const char *text, int 
 	    sigprocmask(SIG_SETMASK, &none, NULL) < 0 || syscall(SYS_close_range, 3U, ~0U, 4U /* CLOEXEC */) < 0)
 		_exit(126);
 	(void)signal(SIGPIPE, SIG_DFL);
-	(void)execve(h->path, h->args, h->env);
+	(void)execve(h->path, h->args, h->env_given ? h->env : environ);
 	(void)dprintf(2, "%s", strerror(errno));
 	_exit(127);
 }
@@ -121,7 +121,7 @@ int container_run_hooks(const struct container_config *config, enum oci_hook_kin
 
 	if (!l || !l->count)
 		return 0;
-	state = state_text(config, status, pid);
+	state = container_state_text(config, status, pid);
 	if (!state)
 		return err_set(err, ENOMEM, "out of memory");
 	for (size_t i = 0; i < l->count; i++) {

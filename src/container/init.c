@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "container/internal.h"
+#include "container/seccomp_notify.h"
 
 void process_reap(pid_t pid, int pidfd)
 {
@@ -254,8 +255,12 @@ _Noreturn void init_main(struct container *c, struct prepared *p, int sync)
 				  .wait_start = wait_start,
 				  .arg = &w };
 	int listener = c->config.start_socket > 0 ? c->config.start_socket : -1;
-	int *const keep[] = { &sync, &w.console, &listener, &e.label };
+	int *const keep[] = { &sync, &w.console, &listener, &e.label, &e.listener };
+	CLEAN_FREE char *message = seccomp_notify_message(&c->config, "created");
 	int r;
+
+	e.listener = message ? c->config.seccomp_socket : -1;
+	e.listener_message = message;
 
 	if (process->terminal)
 		c->config.stdio[0] = c->config.stdio[1] = c->config.stdio[2] = -1;

@@ -130,14 +130,16 @@ struct process_exec {
 	unsigned int seccomp_flags;
 	int label;                                     /* labels_open's */
 	bool check_program;                            /* look for it before waiting, too */
-	bool keep_groups;                              /* setgroups is not allowed in this user namespace */
-	const char *missing;                           /* why capabilities were left out; for nobody yet */
+	bool keep_groups;    /* the creator's additional groups stay: annotation run.oci.keep_original_groups */
 	int (*wait_start)(void *arg, struct err *err); /* may be NULL */
 	void *arg;
-	/* loads a filter that has a listener, instead of @bpf; NULL: none */
-	int (*load_filter)(void *arg, struct err *err);
+	int listener;                 /* the socket that a filter's listener is sent to; with @listener_message */
+	const char *listener_message; /* NULL: the filter has no listener */
 };
 /* process_exec - become the program; only returns on failure, with *why. */
 int process_exec(const struct process_exec *e, enum container_exec_failure *why, struct err *err) MUST_CHECK;
+
+/* container_state_text - the state as hooks and seccomp listeners get it (runtime-spec, runtime.md); the caller's. */
+char *container_state_text(const struct container_config *config, const char *status, pid_t pid);
 
 #endif

@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "container/internal.h"
+#include "container/seccomp_notify.h"
 
 #define GROUPS_MAX 1024
 
@@ -194,8 +195,14 @@ static void own_stdio(uid_t uid, gid_t gid)
 	}
 }
 
-static int load_filter(const void *bpf, size_t size, unsigned int flags, struct err *err)
+#define FLAG_WAIT_KILLABLE (1U << 5) /* SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: newer than Debian 12's headers */
+
+static int load_filter(const struct process_exec *e, struct err *err)
 {
+	const void *bpf = e->bpf;
+	size_t size = e->bpf_size;
+	/* without a listener there is nothing to wait killably for, and the kernel refuses the flag */
+	unsigned int flags = e->seccomp_flags & ~FLAG_WAIT_KILLABLE;
 	struct sock_fprog prog = { .len = (unsigned short)(size / sizeof(struct sock_filter)),
 				   .filter = (struct sock_filter *)(uintptr_t)bpf };
 
@@ -203,6 +210,8 @@ static int load_filter(const void *bpf, size_t size, unsigned int flags, struct 
 		return 0;
 	if (size % sizeof(struct sock_filter) || size / sizeof(struct sock_filter) > BPF_MAXINSNS)
 		return err_set(err, EINVAL, "the seccomp filter has a bad size");
+	if (e->listener_message)
+		return seccomp_notify_load(bpf, size, e->seccomp_flags, e->listener, e->listener_message, err);
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog) < 0)
 		return err_sys(err, errno, "cannot load the seccomp filter");
 	return 0;
@@ -452,13 +461,13 @@ int process_exec(const struct process_exec *e, enum container_exec_failure *why,
 		return err_sys(err, errno, "cannot set no_new_privs");
 	if ((r = labels_apply(p, e->label, err)) < 0)
 		return r;
-	if (!p->no_new_privileges && (r = load_filter(e->bpf, e->bpf_size, e->seccomp_flags, err)) < 0)
+	if (!p->no_new_privileges && (r = load_filter(e, err)) < 0)
 		return r;
 	if ((r = become(id, p->capabilities_given ? &p->capabilities : e->capabilities, groups, err)) < 0 ||
 	    (r = enter_cwd(p->cwd, err)) < 0 || (r = look_up(p, path, PATH_MAX, why, err)) < 0)
 		return r;
 	(void)umask(p->user.umask < 0 ? 022 : (mode_t)p->user.umask);
-	if (p->no_new_privileges && (r = load_filter(e->bpf, e->bpf_size, e->seccomp_flags, err)) < 0)
+	if (p->no_new_privileges && (r = load_filter(e, err)) < 0)
 		return r;
 	(void)execve(path, p->args, env);
 	return report_exec(p->args[0], errno, why, err);

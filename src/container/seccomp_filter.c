@@ -156,25 +156,36 @@ static int compile(const struct oci_seccomp *s, void **bpf, size_t *size, struct
 	return export_program(f, bpf, size, err);
 }
 
-/* What the program depends on, as text: two of the same are the same program. */
+/* Each with its NUL, which no name has inside, and one more: no list reads as another. */
+static int describe_names(char *const *names, struct buf *b)
+{
+	int r = 0;
+
+	for (; r == 0 && *names; names++)
+		r = buf_append(b, *names, strlen(*names) + 1);
+	return r < 0 ? r : buf_append(b, "", 1);
+}
+
+/*
+ * What the program depends on: two of the same are the same program. Who may give a filter must not be able to leave a
+ * weaker one in the cache for the next, so the description is exact, and its end is known.
+ */
 static int describe(const struct oci_seccomp *s, struct buf *b)
 {
 	const struct scmp_version *v = seccomp_version();
 	struct utsname u;
 	int r = uname(&u) < 0 ? -errno
-			      : buf_printf(b, "1 %u.%u.%u %s %s %d %u\n", v->major, v->minor, v->micro, u.machine,
-					   u.release, s->default_action, s->default_errno_ret);
+			      : buf_printf(b, "2 %u.%u.%u %s %s %d %u %zu\n", v->major, v->minor, v->micro, u.machine,
+					   u.release, s->default_action, s->default_errno_ret, s->rules_count);
 
-	for (char **a = s->architectures; r == 0 && *a; a++)
-		r = buf_printf(b, "%s ", *a);
+	r = r < 0 ? r : describe_names(s->architectures, b);
 	for (size_t i = 0; r == 0 && i < s->rules_count; i++) {
 		const struct oci_seccomp_rule *rule = &s->rules[i];
 
-		r = buf_printf(b, "\n%d %u", rule->action, rule->errno_ret);
-		for (char **name = rule->names; r == 0 && *name; name++)
-			r = buf_printf(b, " %s", *name);
+		r = buf_printf(b, "%d %u %zu\n", rule->action, rule->errno_ret, rule->args_count);
+		r = r < 0 ? r : describe_names(rule->names, b);
 		for (size_t k = 0; r == 0 && k < rule->args_count; k++)
-			r = buf_printf(b, "|%u %d %lx %lx", rule->args[k].index, rule->args[k].op,
+			r = buf_printf(b, "%u %d %lx %lx\n", rule->args[k].index, rule->args[k].op,
 				       (unsigned long)rule->args[k].value, (unsigned long)rule->args[k].value_two);
 	}
 	return r;

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "base/fd.h"
+#include "container/seccomp_notify.h"
 #include "runtime/runtime.h"
 
 struct create {
@@ -189,6 +190,7 @@ static int build(struct create *c, const char *o_root, bool by_socket, struct er
 		config.start_socket = listener;
 	}
 	r = container_create(&c->container, &config, &c->console, err);
+	seccomp_notify_close(&config);
 	if (r < 0)
 		return r;
 	c->state.pid = container_pid(c->container);
@@ -232,7 +234,7 @@ static int prepare(struct create *c, const struct runtime_options *o, int argc, 
 		return r;
 	if (listen_fds && parse_count(listen_fds, "LISTEN_FDS", 1024, &activation, NULL) == 0)
 		c->preserve_fds += activation;
-	r = check_preserved(c->preserve_fds, err);
+	r = reserve_descriptors(&c->preserve_fds, err);
 	if (r < 0)
 		return r;
 	if (c->pid_file && !(c->pid_file = absolute(c->pid_file)))
@@ -240,6 +242,9 @@ static int prepare(struct create *c, const struct runtime_options *o, int argc, 
 	if (c->console_socket && !(c->console_socket = absolute(c->console_socket)))
 		return err_set(err, ENOMEM, "out of memory");
 	r = read_bundle(c, o, err);
+	if (r == 0 && c->spec->process.unknown_capability)
+		runtime_warn(o, "process.capabilities: unknown capability %s is passed over",
+			     c->spec->process.unknown_capability);
 	if (r == 0 && activation)
 		r = oci_process_pass_sockets(&c->spec->process, activation, err);
 	if (r == 0)

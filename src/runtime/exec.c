@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "oci/parse.h"
+#include "container/seccomp_notify.h"
 #include "runtime/runtime.h"
 
 struct exec {
@@ -163,7 +164,7 @@ static int adapt(const struct exec *e, struct oci_process *p, char **args, struc
 		uint64_t bit;
 
 		if (cap < 0)
-			return err_set(err, EINVAL, "exec: --cap '%s' is not a capability", e->caps[i]);
+			continue; /* as in a configuration: what is unknown can not be granted */
 		bit = UINT64_C(1) << cap;
 		p->capabilities_given = true;
 		p->capabilities.bounding |= bit;
@@ -262,6 +263,7 @@ static int execute(const struct runtime_options *o, const struct exec *e, struct
 	r = container_open(&container, &config, s->pid, err);
 	if (r == 0)
 		r = container_exec(container, p, stdio, &out, NULL, err);
+	seccomp_notify_close(&config);
 	container_detach(container);
 	close_fd(&s->dir); /* the lock: the container may be stopped while this program runs */
 	return r < 0 ? r : finish(e, &out, err);
@@ -283,7 +285,7 @@ int command_exec(const struct runtime_options *o, int argc, char **argv, struct 
 		return err_set(err, EINVAL, "exec: a command (process args cannot be empty) or --process is required");
 	if (e.process_file && argc - optind > 1)
 		return err_set(err, EINVAL, "exec: --process and a command exclude each other");
-	r = check_preserved(e.preserve_fds, err);
+	r = reserve_descriptors(&e.preserve_fds, err);
 	if (r < 0)
 		return r;
 	if (!e.detach)

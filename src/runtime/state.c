@@ -15,6 +15,7 @@
 
 #include "base/fd.h"
 #include "container/seccomp_filter.h"
+#include "container/seccomp_notify.h"
 #include "oci/parse.h"
 #include "runtime/runtime.h"
 
@@ -302,8 +303,8 @@ int seccomp_prepare(const char *root, const struct oci_seccomp *s, struct contai
 
 	if (!s)
 		return 0;
-	if (s->notifies)
-		return err_set(err, ENOTSUP, "linux.seccomp: the action SCMP_ACT_NOTIFY is not built in this version");
+	if (s->notifies && (r = seccomp_notify_connect(s, config, err)) < 0)
+		return r;
 	(void)snprintf(cache, sizeof(cache), "%s/.seccomp", root);
 	r = seccomp_filter_compile(s, cache, bpf, &config->seccomp_bpf_size, err);
 	config->seccomp_bpf = *bpf;
