@@ -35,6 +35,7 @@ static _Noreturn void exec_main(const struct container *c, const struct oci_proc
 				  .bpf = c->config.seccomp_bpf,
 				  .bpf_size = c->config.seccomp_bpf_size,
 				  .seccomp_flags = c->config.seccomp_flags,
+				  .keep_groups = process_keeps_groups(c->config.spec),
 				  .label = label };
 	int console = -1, number, r;
 	int *const keep[] = { &sync, &e.label, &e.listener };

@@ -122,15 +122,23 @@ static int join_keyring(const struct container_config *config, struct err *err)
 	return err_sys(err, errno, "cannot make a session keyring (--no-new-keyring does without)");
 }
 
+bool process_keeps_groups(const struct oci_spec *s)
+{
+	const char *value = json_string_value(json_object_get(s->annotations, "run.oci.keep_original_groups"));
+
+	return value && strcmp(value, "1") == 0;
+}
+
 /* Be root of the user namespace: what is made from now on belongs to ids that it maps. */
-static int become_root(const struct prepared *p, struct err *err)
+static int become_root(const struct oci_spec *s, const struct prepared *p, struct err *err)
 {
 	CLEAN_FREE char *groups = NULL;
 
 	if (!p->user)
 		return 0;
 	groups = fd_read_file(AT_FDCWD, "/proc/self/setgroups", 16, NULL, NULL);
-	if (groups && strncmp(groups, "deny", 4) != 0 && setgroups(0, NULL) < 0 && errno != EPERM)
+	if (!process_keeps_groups(s) && groups && strncmp(groups, "deny", 4) != 0 && setgroups(0, NULL) < 0 &&
+	    errno != EPERM)
 		return err_sys(err, errno, "cannot drop the groups of the host");
 	if (setresgid(0, 0, 0) < 0 && errno != EINVAL)
 		return err_sys(err, errno, "cannot become group 0 of the user namespace");
@@ -146,7 +154,7 @@ static int enter_namespaces(struct container *c, struct prepared *p, struct err 
 
 	if (!p->helper && ((r = namespaces_join(s, p, true, err)) < 0 || (r = namespaces_join(s, p, false, err)) < 0))
 		return r;
-	if ((r = become_root(p, err)) < 0)
+	if ((r = become_root(s, p, err)) < 0)
 		return r;
 	if (s->namespaces & CLONE_NEWNET && (r = loopback_up(err)) < 0)
 		return r;
@@ -252,6 +260,7 @@ _Noreturn void init_main(struct container *c, struct prepared *p, int sync)
 				  .bpf_size = c->config.seccomp_bpf_size,
 				  .seccomp_flags = c->config.seccomp_flags,
 				  .check_program = c->config.check_program,
+				  .keep_groups = process_keeps_groups(c->config.spec),
 				  .wait_start = wait_start,
 				  .arg = &w };
 	int listener = c->config.start_socket > 0 ? c->config.start_socket : -1;

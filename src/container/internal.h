@@ -76,6 +76,8 @@ _Noreturn void init_main(struct container *c, struct prepared *p, int sync);
  * none), which are close-on-exec and may be moved, stay open; signals are as after exec
  */
 int settle(const int stdio[3], unsigned int preserve, int *const keep[], size_t n) MUST_CHECK;
+/* process_keeps_groups - whether an annotation asks for the creator's groups, as podman's keep-groups does. */
+bool process_keeps_groups(const struct oci_spec *s);
 void process_reap(pid_t pid, int pidfd);
 /* process_set_oom_score - of @pid as @p asks. */
 int process_set_oom_score(pid_t pid, const struct oci_process *p, struct err *err) MUST_CHECK;
@@ -128,9 +130,9 @@ struct process_exec {
 	const void *bpf;
 	size_t bpf_size;
 	unsigned int seccomp_flags;
-	int label;                                     /* labels_open's */
-	bool check_program;                            /* look for it before waiting, too */
-	bool keep_groups;    /* the creator's additional groups stay: annotation run.oci.keep_original_groups */
+	int label;          /* labels_open's */
+	bool check_program; /* look for it before waiting, too */
+	bool keep_groups;   /* the creator's additional groups stay: annotation run.oci.keep_original_groups */
 	int (*wait_start)(void *arg, struct err *err); /* may be NULL */
 	void *arg;
 	int listener;                 /* the socket that a filter's listener is sent to; with @listener_message */

@@ -449,6 +449,7 @@ int process_exec(const struct process_exec *e, enum container_exec_failure *why,
 		return err_set(err, ENOMEM, "out of memory");
 	if ((r = resolve_user(&p->user, id, err)) < 0 || (r = may_set_groups(id, &groups, err)) < 0)
 		return r;
+	groups = groups && !e->keep_groups;
 	env = complete_env(p, id, err);
 	if (!env || (r = prepare(e, id, err)) < 0)
 		return -err->code;

@@ -28,6 +28,7 @@ static int read_hook(const json_t *json, const char *kind, struct oci_hook *h, s
 	    (r = oci_get_integer(json, "timeout", 1, INT32_MAX / 1000, &timeout, err)) < 0)
 		return r;
 	h->timeout = (int)timeout;
+	h->env_given = json_is_array(json_object_get(json, "env"));
 	if (!h->path || h->path[0] != '/')
 		return err_set(err, EINVAL, "OCI spec: hooks.%s: path must be an absolute path: '%s'", kind,
 			       h->path ? h->path : "");

@@ -10,7 +10,7 @@
 #include "oci/parse.h"
 #include "oci/spec.h"
 
-static int parse_capability_set(const json_t *caps, const char *key, uint64_t *mask, struct err *err)
+static int parse_capability_set(const json_t *caps, const char *key, uint64_t *mask, char **unknown, struct err *err)
 {
 	const json_t *a, *v;
 	size_t i;
@@ -21,13 +21,14 @@ static int parse_capability_set(const json_t *caps, const char *key, uint64_t *m
 	json_array_foreach(a, i, v) {
 		int n = json_is_string(v) ? oci_capability_number(json_string_value(v)) : -EINVAL;
 
-		if (n < 0 && json_is_string(v) && strncmp(json_string_value(v), "CAP_", 4) != 0)
-			return err_set(err, EINVAL,
-				       "OCI spec: process.capabilities.%s: '%s' is no capability (like CAP_CHOWN)", key,
-				       json_string_value(v));
+		if (!json_is_string(v))
+			return err_set(err, EINVAL, "OCI spec: process.capabilities.%s must be an array of strings",
+				       key);
+		/* config.md: what this machine does not know MUST be a warning and SHOULD NOT be a failure */
+		if (n < 0 && !*unknown && !(*unknown = strdup(json_string_value(v))))
+			return oci_no_memory(err);
 		if (n < 0)
-			return err_set(err, EINVAL, "OCI spec: unknown capability in process.capabilities.%s: %s", key,
-				       json_is_string(v) ? json_string_value(v) : "not a string");
+			continue;
 		*mask |= UINT64_C(1) << n;
 	}
 	return 0;
@@ -50,7 +51,7 @@ static int parse_capabilities(const json_t *json, struct oci_process *p, struct 
 		return r;
 	p->capabilities_given = true;
 	for (size_t i = 0; i < ARRAY_LEN(sets); i++) {
-		r = parse_capability_set(caps, sets[i].key, sets[i].mask, err);
+		r = parse_capability_set(caps, sets[i].key, sets[i].mask, &p->unknown_capability, err);
 		if (r < 0)
 			return r;
 	}
@@ -355,6 +356,7 @@ void oci_process_fini(struct oci_process *p)
 	free(p->cwd);
 	free(p->rlimits);
 	free(p->apparmor_profile);
+	free(p->unknown_capability);
 	free(p->selinux_label);
 	free(p->cpu_affinity_initial);
 	free(p->cpu_affinity_final);

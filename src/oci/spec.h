@@ -68,7 +68,8 @@ struct oci_process {
 	char **env;  /* NULL-terminated */
 	char *cwd;   /* absolute */
 	struct oci_capabilities capabilities;
-	bool capabilities_given; /* false: the process gets none (init) or init's (exec) */
+	char *unknown_capability; /* the first name that was passed over; NULL: none */
+	bool capabilities_given;  /* false: the process gets none (init) or init's (exec) */
 	struct oci_rlimit *rlimits;
 	size_t rlimits_count;
 	bool no_new_privileges;
@@ -107,10 +108,11 @@ struct oci_device {
 
 /* A program of the hooks; runtime-spec, config.md, "POSIX-platform Hooks". */
 struct oci_hook {
-	char *path;  /* absolute */
-	char **args; /* NULL-terminated, args[0] included; never NULL */
-	char **env;  /* NULL-terminated; never NULL */
-	int timeout; /* seconds; 0: none */
+	char *path;     /* absolute */
+	char **args;    /* NULL-terminated, args[0] included; never NULL */
+	char **env;     /* NULL-terminated; never NULL */
+	bool env_given; /* false: the runtime's own, as runc and crun do */
+	int timeout;    /* seconds; 0: none */
 };
 
 enum oci_hook_kind {

@@ -54,6 +54,10 @@ static int check_sysctl(const struct oci_spec *s, const struct oci_sysctl *c, st
 	if (strchr(key, '/') && strcspn(key, "/") < strcspn(key, "."))
 		for (char *p = key; *p; p++)
 			*p = *p == '/' ? '.' : *p;
+	if (strcmp(key, "kernel.hostname") == 0)
+		return err_set(
+			err, EINVAL,
+			"linux.sysctl: sysctl \"kernel.hostname\" is not allowed: the field hostname is for that");
 	if (!sysctl_namespace(key, &flag))
 		return err_set(
 			err, EINVAL,

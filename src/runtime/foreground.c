@@ -61,12 +61,21 @@ int parse_count(const char *text, const char *what, unsigned int max, unsigned i
 	return 0;
 }
 
-int check_preserved(unsigned int n, struct err *err)
+int reserve_descriptors(unsigned int *n, struct err *err)
 {
-	for (unsigned int i = 0; i < n; i++)
-		if (fcntl((int)i + 3, F_GETFD) < 0)
-			return err_set(err, EBADF, "--preserve-fds: descriptor %u (of 3 to %u) is not open", i + 3,
-				       n + 2);
+	unsigned int last = 0;
+
+	for (unsigned int i = 0; i < *n; i++)
+		if (fcntl((int)i + 3, F_GETFD) >= 0)
+			last = i + 1;
+	*n = last;
+	for (unsigned int i = 0; i < last; i++) {
+		int fd = fcntl((int)i + 3, F_GETFD) >= 0 ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+		/* the lowest that is free: the one in question */
+		if (fd >= 0 && fd != (int)i + 3)
+			return err_set(err, EBADF, "--preserve-fds: descriptor %u can not be reserved", i + 3);
+	}
 	return 0;
 }
 

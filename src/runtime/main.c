@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -125,6 +126,18 @@ void runtime_log(const struct runtime_options *o, const char *level, const char 
 		(void)dprintf(STDERR_FILENO, "%s\n", text);
 	else if (!o->log && fd_write_full(STDERR_FILENO, buf_bytes(&line), line.len) < 0)
 		return;
+}
+
+void runtime_warn(const struct runtime_options *o, const char *fmt, ...)
+{
+	char text[ERR_MSG_SIZE];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (o->log)
+		runtime_log(o, "warning", text);
 }
 
 static int parse_manager(const char *name, struct runtime_options *o, struct err *err)

@@ -58,6 +58,8 @@ int command_one_id(int argc, char **argv, const char **id, struct err *err) MUST
 /* runtime_log - one line of @level ("error", "warning", "debug") in the log, in the format that was asked for. */
 void runtime_log(const struct runtime_options *o, const char *level, const char *text);
 
+void runtime_warn(const struct runtime_options *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
 /* self_protect - become a copy of this program that no container can write to (CVE-2019-5736). */
 int self_protect(char **argv, struct err *err) MUST_CHECK;
 
@@ -120,8 +122,11 @@ int foreground_wait(pid_t pid, int pidfd, int console, struct err *err) MUST_CHE
 void foreground_block(void);
 
 int write_pid_file(const char *path, pid_t pid, struct err *err) MUST_CHECK;
-/* check_preserved - descriptors 3 to 3+n-1 are open. */
-int check_preserved(unsigned int n, struct err *err) MUST_CHECK;
+/*
+ * reserve_descriptors - of descriptors 3 to 2+n those that are open are the caller's; no file of ours may take one of
+ * the others. *n becomes smaller when the last ones are not open.
+ */
+int reserve_descriptors(unsigned int *n, struct err *err) MUST_CHECK;
 int parse_count(const char *text, const char *what, unsigned int max, unsigned int *out, struct err *err) MUST_CHECK;
 
 #endif
