@@ -382,7 +382,8 @@ static bool hyperv_end(struct shim *sh)
 {
 	struct hyperv *h = sh->backend_data;
 
-	if (!h || h->failed || !h->agent_source || !h->qemu || !h->device)
+	/* On KVM one process is the whole machine. */
+	if (!h || h->failed || !h->agent_source || !h->qemu || (!h->device && vm_device_pidfd(h->vm) >= 0))
 		return false;
 	hyperv_note(h, "the output is drained");
 	h->ending = true;
