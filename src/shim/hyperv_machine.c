@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -318,6 +319,10 @@ bool hyperv_host_oom(struct hyperv *h)
 
 /* ---- the machine */
 
+#define NOBODY              65534U
+#define MACHINE_USERS       0x70000000U
+#define MACHINE_USERS_COUNT 0x10000000U
+
 static int watch_machine(struct shim *sh, struct hyperv *h, struct err *err)
 {
 	if (vm_listen(h->vm, LINK_CONTROL_PORT, err) < 0)
@@ -347,6 +352,25 @@ static int read_seccomp(struct hyperv *h, int fd, struct err *err)
 	return h->seccomp ? 0 : err_sys(err, ENOMEM, "encode the seccomp program");
 }
 
+/*
+ * A user for this machine alone, so that a monitor that was taken over can not signal or trace another one's: from a range that
+ * neither distributions nor systemd nor subordinate ids use, by the container's id. In a user namespace with few users: nobody.
+ */
+static uid_t machine_user(const char *id)
+{
+	CLEAN_FREE char *map = NULL;
+	struct err ignored = ERR_INIT;
+	unsigned long first = 0, outside = 0, count = 0;
+	uint32_t hash = 2166136261U; /* FNV-1a */
+
+	map = fd_read_file(AT_FDCWD, "/proc/self/uid_map", 4096, NULL, &ignored);
+	if (map && (sscanf(map, "%lu %lu %lu", &first, &outside, &count) != 3 || first != 0 || count < UINT32_MAX))
+		return NOBODY;
+	for (; *id; id++)
+		hash = (hash ^ (unsigned char)*id) * 16777619U;
+	return MACHINE_USERS + (hash & (MACHINE_USERS_COUNT - 1));
+}
+
 int hyperv_boot(struct shim *sh, struct hyperv *h, const json_t *params, int seccomp, struct err *err)
 {
 	const json_t *vm = json_object_get(params, "vm");
@@ -358,11 +382,13 @@ int hyperv_boot(struct shim *sh, struct hyperv *h, const json_t *params, int sec
 		.vcpus = (unsigned)json_int(vm, "vcpus", 1),
 		.accelerator = json_str(vm, "accelerator", NULL),
 		.qemu_path = *json_str(vm, "qemu", "") ? json_str(vm, "qemu", NULL) : NULL,
+		.uid = machine_user(sh->id),
 		.place = place,
 		.place_arg = h,
 	};
 	int rc = read_seccomp(h, seccomp, err);
 
+	config.gid = config.uid;
 	h->memory_bytes = config.memory_bytes;
 	h->vcpus = config.vcpus ? config.vcpus : 1;
 

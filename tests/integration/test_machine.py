@@ -297,3 +297,14 @@ def test_guest_floods_vsock(engine, hostile):
             assert rss < rss0 + 24 * 1024 and fds < fds0 + 64, (before, worst)
     finally:
         engine.docker("rm", "-f", c)
+
+
+def test_every_machine_has_its_own_user(engine, iso, container):
+    if iso == "process":
+        return
+    users = set()
+    for identity in (container("sleep", "100"), container("sleep", "100")):
+        status = pathlib.Path(f"/proc/{machine_of(identity, 'walnut-vmm')}/status").read_text()
+        users.add(status.split("Uid:")[1].split()[0])
+        assert "CapBnd:\t0000000000000000" in status and "NoNewPrivs:\t1" in status and "Seccomp:\t2" in status
+    assert len(users) == 2 and "0" not in users
