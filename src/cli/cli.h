@@ -30,6 +30,11 @@ extern const struct cli_verb cli_object_verbs[]; /* ps, images, logs, stop, rm, 
 
 extern const struct cli_verb cli_watch_verbs[]; /* top, stats, diff, export, cp, prune, df */
 
+extern const struct cli_verb cli_registry_verbs[]; /* pull, push, search, login, logout, commit */
+
+/* cli_pull - "walnut pull". Return: the exit status; errors are printed. @platform may be NULL. */
+int cli_pull(struct cli *cli, const char *image, const char *platform, bool all, bool quiet);
+
 /* cli_run_flags - print the flags of run and create, of exec, or of attach; nothing for other verbs. */
 void cli_run_flags(const char *verb, FILE *out);
 

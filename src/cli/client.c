@@ -138,6 +138,8 @@ int client_send(const struct client *c, const char *method, const char *path, co
 		return out->fd;
 	rc = buf_printf(&head, "%s /v1.47%s HTTP/1.1\r\nHost: walnut\r\nUser-Agent: walnut/" WALNUT_VERSION "\r\n%s",
 			method, path, upgrade ? "Connection: Upgrade\r\nUpgrade: tcp\r\n" : "Connection: close\r\n");
+	if (!rc && c->auth)
+		rc = buf_printf(&head, "X-Registry-Auth: %s\r\n", c->auth);
 	if (!rc && body_fd >= 0)
 		rc = buf_puts(&head, "Content-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n\r\n");
 	else if (!rc && text)

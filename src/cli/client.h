@@ -11,6 +11,7 @@
 
 struct client {
 	const char *socket_path;
+	const char *auth; /* X-Registry-Auth's value, or NULL */
 };
 
 /* One answer being read. */

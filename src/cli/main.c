@@ -17,7 +17,7 @@
 #define DEFAULT_SOCKET "/run/walnut/walnut.sock"
 #define ENGINE_LOG     "/run/walnut/walnutd.log"
 
-static const struct cli_verb *const tables[] = { cli_run_verbs, cli_object_verbs, cli_watch_verbs };
+static const struct cli_verb *const tables[] = { cli_run_verbs, cli_object_verbs, cli_registry_verbs, cli_watch_verbs };
 
 int cli_fail(const struct err *err)
 {

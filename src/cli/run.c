@@ -4,6 +4,7 @@
  * each names the member of Docker's create body that it fills and how.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -315,6 +316,22 @@ static json_t *string_array(char **argv, int n)
 	return a;
 }
 
+/* As docker does, with all that is shown of it on standard error: standard output is the container's. */
+static bool pull_missing(struct cli *cli, const char *image)
+{
+	CLEAN_FD int out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+	int status;
+
+	(void)fprintf(stderr, "Unable to find image '%s' locally\n", image);
+	(void)fflush(stdout);
+	if (out < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
+		return false;
+	status = cli_pull(cli, image, NULL, false, false);
+	(void)fflush(stdout);
+	(void)dup2(out, STDOUT_FILENO);
+	return status == 0;
+}
+
 /* Creates the container. Return: its id (free) or NULL. */
 static char *create(struct cli *cli, const char *name, const json_t *body, struct err *err)
 {
@@ -327,8 +344,13 @@ static char *create(struct cli *cli, const char *name, const json_t *body, struc
 		(void)err_sys(err, ENOMEM, "create the container");
 		return NULL;
 	}
-	if (client_json(&cli->client, "POST", path, body, &answer, err) < 0)
-		return NULL;
+	if (client_json(&cli->client, "POST", path, body, &answer, err) < 0) {
+		if (strncmp(err->msg, "No such image", 13) != 0 || !pull_missing(cli, json_str(body, "Image", "")))
+			return NULL;
+		*err = ERR_INIT;
+		if (client_json(&cli->client, "POST", path, body, &answer, err) < 0)
+			return NULL;
+	}
 	json_array_foreach(json_object_get(answer, "Warnings"), i, warning)
 		(void)fprintf(stderr, "WARNING: %s\n", json_string_value(warning));
 	return strdup(json_str(answer, "Id", ""));

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """load, import, images, inspect, history, tag, rmi, save."""
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -74,7 +75,6 @@ def test_import_and_run(engine, tmp_path):
 
 
 def test_two_layers_and_whiteouts(engine, tmp_path, iso):
-    import io
     lower, upper = tmp_path / "lower.tar", tmp_path / "upper.tar"
     busybox_layer(lower)
     with tarfile.open(upper, "w") as tar:
@@ -121,3 +121,50 @@ def test_bad_archives(engine, tmp_path, damage):
     assert engine.ok("images", "-q", "-a") == before
     staging = engine.root + "/data/tmp"
     assert not os.path.isdir(staging) or os.listdir(staging) == []
+
+
+def test_120_layers(engine, tmp_path, iso):
+    """As many layers as Docker allows: all of them are seen, and the topmost wins."""
+    name = f"many-{iso}:1"
+    layers = [tmp_path / "0.tar"]
+    busybox_layer(layers[0])
+    for i in range(1, 120):
+        layers.append(tmp_path / f"{i}.tar")
+        with tarfile.open(layers[-1], "w") as tar:
+            for path, data in ((f"many/{i}", f"{i}\n"), ("many/last", f"{i}\n")):
+                info = tarfile.TarInfo(path)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data.encode()))
+    docker_archive.make(tmp_path / "i.tar", name, layers)
+    engine.load(tmp_path / "i.tar")
+    out = engine.ok("run", "--rm", "--isolation=" + iso, name, "sh", "-c", "cat $(ls /many/* | grep -v last) | sort -n | uniq | wc -l; cat /many/last")
+    assert out.split() == ["119", "119"]
+    if iso == "process":  # what walnut-tree mounts
+        engine.ok("create", "--isolation=process", "--name", "many", name)
+        assert "119" in subprocess.run(["sh", "-c", "docker cp many:/many/last - | tar -xOf -"], env=engine.env(), check=True,
+                                       capture_output=True, text=True).stdout
+        engine.ok("rm", "many")
+    engine.ok("rmi", name)
+
+
+def test_sparse_10_gb(engine, tmp_path, iso):
+    """A sparse file (GNU tar's form) of 10 GB: its size and its few bytes are there, its holes take no room."""
+    name = f"sparse-{iso}:1"
+    big = tmp_path / "big"
+    with open(big, "wb") as f:
+        f.truncate(10 << 30)
+        f.seek(5 << 30)
+        f.write(b"in the middle")
+        f.seek((10 << 30) - 4)
+        f.write(b"last")
+    busybox_layer(tmp_path / "0.tar")
+    subprocess.run(["tar", "-cSf", tmp_path / "1.tar", "--format=gnu", "-C", tmp_path, "big"], check=True)
+    docker_archive.make(tmp_path / "i.tar", name, [tmp_path / "0.tar", tmp_path / "1.tar"])
+    before = int(subprocess.run(["du", "-sk", engine.root + "/data"], capture_output=True, text=True).stdout.split()[0])
+    engine.load(tmp_path / "i.tar")
+    after = int(subprocess.run(["du", "-sk", engine.root + "/data"], capture_output=True, text=True).stdout.split()[0])
+    assert after - before < 20000
+    out = engine.ok("run", "--rm", "--isolation=" + iso, name, "sh", "-c",
+                    "stat -c %s /big; tail -c 4 /big; echo; dd if=/big bs=1M skip=5120 count=1 2>/dev/null | head -c 13")
+    assert out.split("\n") == [str(10 << 30), "last", "in the middle"]
+    engine.ok("rmi", name)

@@ -20,7 +20,7 @@ import urllib.parse
 
 import pytest
 
-from conftest import Engine, busybox_layer
+from conftest import BUILD, Engine, Result, busybox_layer
 import docker_archive
 
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -550,3 +550,107 @@ def test_mirror(folder, broken):
         e.log.close()
         shutil.rmtree(e.root, ignore_errors=True)
         shutil.rmtree(e.exec_root, ignore_errors=True)
+
+
+@pytest.fixture
+def walnut(node, tmp_path):
+    """The walnut command, with a configuration of its own (walnut.config)."""
+    config = tmp_path / "config"
+    config.mkdir()
+
+    def call(*args, input=None, path=None):
+        env = dict(os.environ, WALNUT_HOST="unix://" + node.socket, DOCKER_CONFIG=str(config))
+        if path:
+            env["PATH"] = f"{path}:{env['PATH']}"
+        return Result(subprocess.run([BUILD / "walnut", *map(str, args)], capture_output=True, text=True, timeout=300, env=env,
+                                     input=input, stdin=subprocess.DEVNULL if input is None else None))
+    call.config = config
+    return call
+
+
+def test_walnut_push_pull(node, plain, walnut):
+    """The same words as docker's."""
+    name = plain.host + "/walnut/x:2"
+    node.ok("tag", "base:1", name)
+    out = walnut("push", name).out
+    assert f"The push refers to repository [{plain.host}/walnut/x]" in out and "2: digest: sha256:" in out
+    node.ok("rmi", name)
+    result = walnut("pull", name)
+    assert result.code == 0 and "Downloaded newer image for " + name in result.out, result
+    # not a terminal: no counting, a line for each step
+    assert "\x1b" not in result.out and "Download complete" in result.out or "Already exists" in result.out
+    assert result.out.splitlines()[-1] == name
+    assert walnut("pull", "-q", name).out == name + "\n"
+    node.ok("rmi", name)
+    run = walnut("run", "--rm", "--isolation=process", name, "echo", "it ran")
+    assert run.out == "it ran\n" and f"Unable to find image '{name}' locally" in run.err, run
+    node.ok("rmi", name)
+    result = walnut("pull", plain.host + "/walnut/none")
+    assert result.code == 1 and "not found: manifest unknown" in result.err and "Using default tag: latest" in result.out
+
+
+def test_walnut_draws_as_docker(node, broken, walnut):
+    """On a terminal, each layer has a line that is rewritten in place."""
+    env = dict(os.environ, WALNUT_HOST="unix://" + node.socket)
+    seen = subprocess.run(["script", "-qec", f"stty cols 140; {BUILD}/walnut pull {broken.host}/slow:1", "/dev/null"],
+                          env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300).stdout
+    assert "\x1b[1A\x1b[2K" in seen.replace("\r", "") and "Downloading [" in seen and "]" in seen, seen
+    assert seen.strip().splitlines()[-1] == broken.host + "/slow:1"
+    node.ok("rmi", broken.host + "/slow:1")
+
+
+def test_walnut_login(node, secure, walnut):
+    """config.json is the one that docker reads and writes."""
+    name = secure.host + "/walnut:1"
+    node.ok("tag", "base:1", name)
+    assert "no basic auth credentials" in walnut("push", name).err
+    assert walnut("login", "-u", "ada", "--password-stdin", secure.host, input="wrong\n").code == 1
+    assert not (walnut.config / "config.json").exists()
+    result = walnut("login", "-u", "ada", "--password-stdin", secure.host, input="secret\n")
+    assert result.code == 0 and "Login Succeeded" in result.out, result
+    kept = json.loads((walnut.config / "config.json").read_text())
+    assert kept["auths"][secure.host]["auth"] == base64.b64encode(b"ada:secret").decode()
+    assert (walnut.config / "config.json").stat().st_mode & 0o777 == 0o600
+    assert walnut("push", name).code == 0
+    docker = subprocess.run(["docker", "--config", walnut.config, "-H", "unix://" + node.socket, "pull", name], capture_output=True)
+    assert docker.returncode == 0, docker
+    assert "Removing login credentials for " + secure.host in walnut("logout", secure.host).out
+    assert walnut("logout", secure.host).out == f"Not logged in to {secure.host}\n"
+    assert "no basic auth credentials" in walnut("push", name).err
+    node.ok("rmi", name)
+
+
+def test_walnut_credential_helper(node, secure, walnut, tmp_path):
+    """credHelpers: the password is asked of the helper, and given to it, and is not in the file."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    store = tmp_path / "store"
+    (tools / "docker-credential-test").write_text(
+        f"""#!/bin/sh
+case $1 in
+store) cat > {store};;
+get) read server; test -f {store} && cat {store} || exit 1;;
+erase) rm {store};;
+esac
+""")
+    (tools / "docker-credential-test").chmod(0o755)
+    (walnut.config / "config.json").write_text(json.dumps({"credHelpers": {secure.host: "test"}, "other": {"kept": 1}}))
+    name = secure.host + "/helped:1"
+    node.ok("tag", "base:1", name)
+    result = walnut("login", "-u", "ada", "-p", "secret", secure.host, path=tools)
+    assert result.code == 0 and "unencrypted" not in result.err, result
+    assert json.loads(store.read_text())["Secret"] == "secret"
+    assert json.loads((walnut.config / "config.json").read_text()) == {"credHelpers": {secure.host: "test"}, "other": {"kept": 1}}
+    assert walnut("push", name, path=tools).code == 0
+    assert walnut("logout", secure.host, path=tools).code == 0 and not store.exists()
+    assert walnut("push", name, path=tools).code == 1
+    node.ok("rmi", name)
+
+
+def test_walnut_commit(node, walnut):
+    node.ok("run", "--isolation=process", "--name", "cli-commit", "base:1", "touch", "/made")
+    out = walnut("commit", "-m", "why", "-c", "ENV A=b", "-c", "USER ada", "cli-commit", "cli/committed:3").out.strip()
+    image = node.inspect("cli/committed:3")
+    assert image["Id"] == out and image["Comment"] == "why" and "A=b" in image["Config"]["Env"] and image["Config"]["User"] == "ada"
+    node.ok("rm", "cli-commit")
+    node.ok("rmi", "cli/committed:3")
