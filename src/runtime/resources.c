@@ -197,16 +197,17 @@ static int watch(struct container *c, const char *id, int interval, struct err *
 				       { .fd = oom, .events = POLLIN } };
 
 		ready = poll(p, 2, interval);
-		if (p[0].revents)
-			break;
 		if (ready == 0)
 			r = print_stats(c, id, err);
-		now = ready > 0 && p[1].revents ? container_oom_read(c, oom) : seen;
-		if (now != seen) {
+		/* at the end too: what was killed may have been the first process */
+		now = ready > 0 ? container_oom_read(c, oom) : seen;
+		if (now > seen) {
 			(void)printf("{\"type\":\"oom\",\"id\":\"%s\"}\n", id);
 			(void)fflush(stdout);
 		}
 		seen = now;
+		if (p[0].revents)
+			break;
 	}
 	return r;
 }
