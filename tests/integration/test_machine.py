@@ -312,3 +312,20 @@ def test_every_machine_has_its_own_user(engine, iso, container):
         users.add(status.split("Uid:")[1].split()[0])
         assert "CapBnd:\t0000000000000000" in status and "NoNewPrivs:\t1" in status and "Seccomp:\t2" in status
     assert len(users) == 2 and "0" not in users
+
+
+def test_freed_memory_returns_to_the_host(engine, container, iso):
+    """Free page reporting of the balloon: what the guest frees, the host has again, without being asked."""
+    if iso == "process" or os.environ.get("WALNUT_TEST_ACCELERATOR") != "kvm":
+        pytest.skip("needs a virtual machine on KVM: the others have no balloon")
+    c = container("sleep", "600")
+
+    def resident():
+        status = pathlib.Path(f"/proc/{machine_of(c, 'walnut-vmm')}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) >> 10
+    before = resident()
+    engine.ok("exec", c, "dd", "if=/dev/zero", "of=/dev/shm/x", "bs=1M", "count=60")
+    full = resident()
+    assert full > before + 40
+    engine.ok("exec", c, "rm", "/dev/shm/x")
+    assert wait_for(lambda: resident() < full - 40, 60), (before, full, resident())
