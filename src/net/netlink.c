@@ -28,12 +28,15 @@ struct request {
 int netlink_open(struct netlink *n, int netns, struct err *err)
 {
 	CLEAN(netns_back) struct netns_visit visit = NETNS_NO_VISIT;
+	/* the kernel answers at once; an engine that waits for ever would be worse than one that says what failed */
+	struct timeval patience = { .tv_sec = 10 };
 
 	*n = (struct netlink){ .sequence = (unsigned int)time(NULL) };
 	if (netns >= 0 && netns_enter(&visit, netns, err))
 		return -err->code;
 	n->socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
-	if (!n->socket || mnl_socket_bind(n->socket, 0, MNL_SOCKET_AUTOPID) < 0) {
+	if (!n->socket || mnl_socket_bind(n->socket, 0, MNL_SOCKET_AUTOPID) < 0 ||
+	    setsockopt(mnl_socket_get_fd(n->socket), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0) {
 		int code = errno;
 
 		netlink_close(n);
@@ -280,7 +283,7 @@ struct each {
 	int (*fn)(const struct net_address *subnet, void *arg);
 	void *arg;
 	struct net_address route; /* being read */
-	bool has_destination;
+	bool has_destination, stopped;
 };
 
 static int route_attribute(const struct nlattr *attr, void *arg)
@@ -305,7 +308,10 @@ static int one_route(const struct nlmsghdr *header, void *arg)
 		return MNL_CB_OK;
 	if (mnl_attr_parse(header, sizeof(*m), route_attribute, each) < 0)
 		return MNL_CB_ERROR;
-	return each->has_destination && each->fn(&each->route, each->arg) ? MNL_CB_STOP : MNL_CB_OK;
+	/* the rest of the dump is read and dropped: the socket's next answer must be the next request's */
+	if (each->has_destination && !each->stopped)
+		each->stopped = each->fn(&each->route, each->arg) != 0;
+	return MNL_CB_OK;
 }
 
 int netlink_each_subnet(struct netlink *n, int (*fn)(const struct net_address *subnet, void *arg), void *arg,
