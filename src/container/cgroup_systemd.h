@@ -41,7 +41,5 @@ int cgroup_systemd_slice_path(const char *slice, char **path, struct err *err) M
 /* cgroup_systemd_properties - limits as systemd's properties, for the version of cgroups. */
 int cgroup_systemd_properties(struct cgroup_properties *p, const struct oci_resources *r, bool v2,
 			      struct err *err) MUST_CHECK;
-/* cgroup_systemd_annotations - the spec's "org.systemd.property.NAME" annotations (GVariant text, as runc's). */
-int cgroup_systemd_annotations(struct cgroup_properties *p, const json_t *annotations, struct err *err) MUST_CHECK;
 
 #endif

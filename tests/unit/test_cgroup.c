@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "container/cgroup_internal.h"
+#include "container/cgroup_systemd.h"
 
 static char folder[] = "/tmp/walnut-cgroup-XXXXXX";
 
@@ -296,6 +297,87 @@ static void test_state_is_kept(void **state)
 	assert_int_equal(cgroup_load(&again, saved, &err), -EINVAL);
 }
 
+static void unit_is(const char *path, const char *want_slice, const char *want_unit)
+{
+	CLEAN_FREE char *slice = NULL, *unit = NULL;
+	struct err err = ERR_INIT;
+
+	if (cgroup_systemd_name(path, "id", false, &slice, &unit, &err) < 0)
+		fail_msg("%s", err.msg);
+	assert_string_equal(slice, want_slice);
+	assert_string_equal(unit, want_unit);
+}
+
+static void test_systemd_names(void **state)
+{
+	static const char *const bad_paths[] = { "/a/b", "a:b", "a:b:c:d", "a:b:", "a:b:c/d" };
+	static const char *const bad_slices[] = { "a", ".slice", "a/b.slice", "a--b.slice", "-a.slice", "a-.slice" };
+	struct err err = ERR_INIT;
+	CLEAN_FREE char *deep = NULL, *root = NULL;
+
+	(void)state;
+	unit_is("user-1.slice:libpod:abc", "user-1.slice", "libpod-abc.scope");
+	unit_is(":cri:abc", "system.slice", "cri-abc.scope");
+	unit_is("a.slice::abc", "a.slice", "abc.scope");
+	unit_is(NULL, "system.slice", "walnut-id.scope");
+	for (size_t i = 0; i < ARRAY_LEN(bad_paths); i++) {
+		CLEAN_FREE char *slice = NULL, *unit = NULL;
+
+		assert_int_equal(cgroup_systemd_name(bad_paths[i], "id", false, &slice, &unit, &err), -EINVAL);
+		assert_non_null(strstr(err.msg, "linux.cgroupsPath"));
+	}
+	assert_int_equal(cgroup_systemd_slice_path("a-b-c.slice", &deep, &err), 0);
+	assert_string_equal(deep, "/a.slice/a-b.slice/a-b-c.slice");
+	assert_int_equal(cgroup_systemd_slice_path("-.slice", &root, &err), 0);
+	assert_string_equal(root, "");
+	for (size_t i = 0; i < ARRAY_LEN(bad_slices); i++) {
+		CLEAN_FREE char *path = NULL;
+
+		assert_int_equal(cgroup_systemd_slice_path(bad_slices[i], &path, &err), -EINVAL);
+	}
+}
+
+static const struct cgroup_property *property(const struct cgroup_properties *p, const char *name)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (strcmp(p->item[i].name, name) == 0)
+			return &p->item[i];
+	fail_msg("there is no property %s", name);
+	return NULL;
+}
+
+static void test_systemd_properties(void **state)
+{
+	struct oci_resources r = { .memory_limit = 1 << 20,
+				   .memory_swap = 3 << 20,
+				   .cpu_shares = 1024,
+				   .cpu_quota = 12345,
+				   .cpu_period = 100000,
+				   .cpuset_cpus = (char *)"0-1,9",
+				   .pids_limit = -1,
+				   .block_weight = 1000 };
+	struct cgroup_properties v1 = { 0 }, v2 = { 0 };
+	struct err err = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(cgroup_systemd_properties(&v2, &r, true, &err), 0);
+	assert_int_equal(property(&v2, "MemoryMax")->number, 1 << 20);
+	assert_int_equal(property(&v2, "MemorySwapMax")->number, 2 << 20);
+	assert_int_equal(property(&v2, "CPUWeight")->number, 39);
+	assert_int_equal(property(&v2, "CPUQuotaPerSecUSec")->number, 130000);
+	assert_int_equal(property(&v2, "IOWeight")->number, 10000);
+	assert_true(property(&v2, "TasksMax")->number == UINT64_MAX);
+	assert_int_equal(property(&v2, "AllowedCPUs")->nbytes, 2);
+	assert_int_equal(property(&v2, "AllowedCPUs")->bytes[0], 3);
+	assert_int_equal(property(&v2, "AllowedCPUs")->bytes[1], 2);
+	assert_int_equal(cgroup_systemd_properties(&v1, &r, false, &err), 0);
+	assert_int_equal(property(&v1, "MemoryLimit")->number, 1 << 20);
+	assert_int_equal(property(&v1, "CPUShares")->number, 1024);
+	r.cpuset_cpus = (char *)"1-0";
+	v2.n = 0;
+	assert_int_equal(cgroup_systemd_properties(&v2, &r, true, &err), -EINVAL);
+}
+
 static int make_tree(void **state)
 {
 	(void)state;
@@ -313,9 +395,13 @@ static int remove_tree(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_version_1),     cmocka_unit_test(test_version_2),
-		cmocka_unit_test(test_paths),         cmocka_unit_test(test_device_program),
+		cmocka_unit_test(test_version_1),
+		cmocka_unit_test(test_version_2),
+		cmocka_unit_test(test_paths),
+		cmocka_unit_test(test_device_program),
 		cmocka_unit_test(test_state_is_kept),
+		cmocka_unit_test(test_systemd_names),
+		cmocka_unit_test(test_systemd_properties),
 	};
 
 	return cmocka_run_group_tests(tests, make_tree, remove_tree);
