@@ -17,6 +17,7 @@ extern const struct http_route routes_registry[];
 extern const struct http_route routes_stats[];
 extern const struct http_route routes_stream[];
 extern const struct http_route routes_system[];
+extern const struct http_route routes_volumes[];
 
 /* ps_table - {"Titles", "Processes"} of a guest's processes for ps's @args. NULL with @err. */
 json_t *ps_table(const json_t *processes, const char *args, struct err *err) MUST_CHECK;

@@ -135,6 +135,8 @@ static void remove_one(struct http_conn *c, const struct http_request *r, void *
 	struct engine_container *k = route_container(c, r, arg);
 
 	if (k)
+		k->drop_volumes = http_query_bool(r, "v", false);
+	if (k)
 		engine_container_remove(k, http_query_bool(r, "force", false), reply_done, c);
 }
 

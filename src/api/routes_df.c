@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GET /system/df: what images and containers take of the disk. Volumes and a build cache do not exist yet: empty lists. */
+/* GET /system/df: what images and containers take of the disk. A build cache does not exist yet: an empty list. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +7,7 @@
 #include "api/routes.h"
 #include "base/cleanup.h"
 #include "engine/container.h"
+#include "engine/mounts.h"
 #include "image/image.h"
 
 static json_t *texts(char *const *list, size_t n)
@@ -106,7 +107,7 @@ static void df(struct http_conn *c, const struct http_request *r, void *arg)
 	if (wants(r, "container"))
 		(void)json_object_set_new(out, "Containers", engine_container_list(arg, true, 0, true, NULL, &err));
 	if (wants(r, "volume"))
-		(void)json_object_set_new(out, "Volumes", json_array());
+		(void)json_object_set_new(out, "Volumes", engine_volume_list(arg, NULL, true, &err));
 	if (wants(r, "build-cache"))
 		(void)json_object_set_new(out, "BuildCache", json_array());
 	if (r->api_minor < 42)

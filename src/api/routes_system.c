@@ -329,7 +329,7 @@ static void sys_events(struct http_conn *c, const struct http_request *r, void *
 		w->end = loop_add_timer(e->loop, (uint64_t)(until_ns - now) / 1000000 + 1, watch_until, w);
 }
 
-/* --- networks, volumes, plugins --- */
+/* --- networks, plugins --- */
 
 static json_t *network_json(int i)
 {
@@ -387,21 +387,6 @@ static void sys_network(struct http_conn *c, const struct http_request *r, void 
 	http_reply_error_status(c, 404, "network %s not found", want);
 }
 
-static void sys_volumes(struct http_conn *c, const struct http_request *r, void *arg)
-{
-	http_reply_json(c, 200, json_pack("{s:[],s:[]}", "Volumes", "Warnings"));
-}
-
-static void sys_volume(struct http_conn *c, const struct http_request *r, void *arg)
-{
-	http_reply_error_status(c, 404, "get %s: no such volume", http_param(r, "name"));
-}
-
-static void sys_volumes_pruned(struct http_conn *c, const struct http_request *r, void *arg)
-{
-	http_reply_json(c, 200, json_pack("{s:[],s:i}", "VolumesDeleted", "SpaceReclaimed", 0));
-}
-
 static void sys_networks_pruned(struct http_conn *c, const struct http_request *r, void *arg)
 {
 	http_reply_json(c, 200, json_pack("{s:[]}", "NetworksDeleted"));
@@ -441,11 +426,6 @@ const struct http_route routes_system[] = {
 	{ "DELETE", "/networks/{id}", route_not_built, false },
 	{ "POST", "/networks/{id}/connect", route_not_built, false },
 	{ "POST", "/networks/{id}/disconnect", route_not_built, false },
-	{ "GET", "/volumes", sys_volumes, false },
-	{ "POST", "/volumes/create", route_not_built, false },
-	{ "POST", "/volumes/prune", sys_volumes_pruned, false },
-	{ "GET", "/volumes/{name}", sys_volume, false },
-	{ "DELETE", "/volumes/{name}", sys_volume, false },
 	{ "GET", "/plugins", sys_empty, false },
 	{ "GET", "/plugins/privileges", route_not_built, false },
 	{ "POST", "/plugins/pull", route_not_built, false },

@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine/container_internal.h"
+#include "engine/mounts.h"
 
 #define KILL_WAIT_MS 10000
 #define SCRATCH_SIZE (20LL << 30)
@@ -82,8 +83,9 @@ void engine_container_event(struct engine_container *c, const char *action, json
 void engine_container_save(struct engine_container *c)
 {
 	struct err err = ERR_INIT;
-	CLEAN_JSON json_t *config = json_pack("{s:O, s:O, s:s, s:I}", "Config", c->config, "HostConfig", c->host_config,
-					      "ImageID", c->image_id, "Created", (json_int_t)c->created_ns);
+	CLEAN_JSON json_t *config = json_pack("{s:O, s:O, s:s, s:I, s:O?}", "Config", c->config, "HostConfig",
+					      c->host_config, "ImageID", c->image_id, "Created",
+					      (json_int_t)c->created_ns, "Mounts", c->mounts);
 	CLEAN_JSON json_t *state =
 		json_pack("{s:s, s:I, s:I, s:i, s:i, s:b, s:s, s:i, s:b}", "Status", state_names[c->state], "StartedAt",
 			  (json_int_t)c->started_ns, "FinishedAt", (json_int_t)c->finished_ns, "Pid", (int)c->pid,
@@ -120,6 +122,7 @@ void engine_container_free(struct engine_container *c)
 	}
 	json_decref(c->config);
 	json_decref(c->host_config);
+	json_decref(c->mounts);
 	free(c->name);
 	free(c->image_id);
 	free(c->data_dir);
@@ -208,6 +211,7 @@ static int adopt_one(struct engine *e, const char *id, const char *name, json_t 
 	c->config = json_incref(json_object_get(config, "Config"));
 	c->host_config = json_incref(json_object_get(config, "HostConfig"));
 	c->image_id = strdup(json_str(config, "ImageID", ""));
+	c->mounts = json_incref(json_object_get(config, "Mounts"));
 	c->created_ns = json_int(config, "Created", 0);
 	c->isolation = !strcmp(json_str(c->host_config, "Isolation", ""), "hyperv") ? ENGINE_ISOLATION_HYPERV
 										    : ENGINE_ISOLATION_PROCESS;
@@ -250,6 +254,7 @@ int engine_container_adopt_all(struct engine *e, struct err *err)
 			engine_container_remove(c, false, NULL, NULL);
 		}
 	}
+	volumes_release(e);
 	return rc;
 }
 

@@ -42,6 +42,7 @@ struct engine_container {
 	json_t *config;      /* Docker's Config, image defaults merged in */
 	json_t *host_config; /* Docker's HostConfig, all fields */
 	char *image_id;      /* "sha256:..." */
+	json_t *mounts;      /* mount points: mounts.h */
 	enum engine_isolation isolation;
 	enum engine_state state;
 	int64_t created_ns, started_ns, finished_ns;
@@ -52,6 +53,7 @@ struct engine_container {
 	int restart_count;
 	bool manual_stop; /* the user stopped it: restart policies keep off */
 	bool starting, removing;
+	bool drop_volumes; /* removed with its anonymous volumes */
 	bool cgroup_unused;
 	struct shim_client *shim;
 	struct engine_waiter *waiters;
@@ -90,6 +92,8 @@ int engine_container_adopt_all(struct engine *e, struct err *err) MUST_CHECK;
 
 /* engine_container_size_rw - bytes of its writable layer; engine_container_size_root - with its image's. */
 int64_t engine_container_size_rw(const struct engine_container *c);
+/* engine_tree_size - bytes of the files below a folder. */
+int64_t engine_tree_size(const char *path);
 int64_t engine_container_size_root(const struct engine_container *c, int64_t size_rw);
 json_t *engine_container_inspect(struct engine_container *c, bool size);
 json_t *engine_container_summary(struct engine_container *c, bool size);

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine/container_internal.h"
+#include "engine/mounts.h"
 
 #define KILL_WAIT_MS 10000
 
@@ -284,6 +285,8 @@ static void container_delete(struct engine_container *c, engine_done_fn done, vo
 	while (*p != c)
 		p = &(*p)->next;
 	*p = c->next;
+	if (c->drop_volumes || json_bool(c->host_config, "AutoRemove", false))
+		volumes_drop_anonymous(c->engine, c->mounts);
 	engine_container_event(c, "destroy", NULL);
 	if (done)
 		done(c, NULL, arg);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Making a container from Docker's create body: its name, the image's defaults, its folder; and renaming it. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine/container_internal.h"
+#include "engine/mounts.h"
 
 static const char *const adjectives[] = { "amber", "brave", "calm",   "clever", "eager", "gentle", "happy", "keen",
 					  "lucid", "merry", "nimble", "quiet",  "rapid", "sharp",  "sunny", "witty" };
@@ -197,6 +199,18 @@ static void merge_health(json_t *config, const json_t *image)
 			(void)json_object_set(own, key, v);
 }
 
+static void merge_volumes(json_t *config, const json_t *image)
+{
+	const json_t *theirs = json_object_get(image, "Volumes");
+	json_t *volumes;
+
+	if (!json_nonempty(theirs))
+		return;
+	volumes = json_deep_copy(theirs);
+	(void)json_object_update(volumes, json_object_get(config, "Volumes"));
+	(void)json_object_set_new(config, "Volumes", volumes);
+}
+
 static int container_merge(json_t *config, const json_t *image, struct err *err)
 {
 	static const char *const keys[] = {
@@ -206,6 +220,7 @@ static int container_merge(json_t *config, const json_t *image, struct err *err)
 
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
 		merge_default(config, image, keys[i]);
+	merge_volumes(config, image);
 	merge_env(config, image);
 	merge_labels(config, image);
 	merge_health(config, image);
@@ -319,6 +334,7 @@ static int container_make(struct engine_container *c, const json_t *body, struct
 	c->host_config = json_is_object(host) ? json_deep_copy(host) : json_object();
 	if (!c->config || resolve_isolation(c, host, err) ||
 	    container_refuse(c->config, c->host_config, c->isolation, err) ||
+	    mounts_refuse(c->config, c->host_config, c->isolation, err) ||
 	    container_check_limits(c->host_config, err) || config_check(c->config, err) ||
 	    check_endpoints(json_object_get(body, "NetworkingConfig"), err))
 		return -err->code;
@@ -336,7 +352,15 @@ static int container_make(struct engine_container *c, const json_t *body, struct
 	default_hostname(c);
 	if (!c->image_id || container_paths(c))
 		return err_sys(err, ENOMEM, "create a container");
-	return fd_mkdir_p(c->data_dir, 0710, err);
+	if (fd_mkdir_p(c->data_dir, 0710, err))
+		return -err->code;
+	if (mounts_attach(c, err)) {
+		struct err ignored = ERR_INIT;
+
+		(void)!fd_remove_tree(AT_FDCWD, c->data_dir, &ignored);
+		return -err->code;
+	}
+	return 0;
 }
 
 int engine_container_create(struct engine *e, const char *name, const json_t *body, json_t *warnings,

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "container/cgroup.h"
 #include "engine/container_internal.h"
+#include "engine/mounts.h"
 
 static void container_restart_now(struct loop *l, void *arg)
 {
@@ -50,6 +51,7 @@ void container_ended(struct engine_container *c, const json_t *exit)
 	health_stop(c);
 	engine_exec_drop_all(c, false);
 	container_release_shim(c);
+	mounts_event(c, "unmount");
 	(void)snprintf(code, sizeof(code), "%d", c->exit_code);
 	engine_container_event(c, "die", json_pack("{s:s}", "exitCode", code));
 	if (container_should_restart(c)) {

@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine/container_internal.h"
+#include "engine/mounts.h"
 #include "engine/accelerator.h"
 
 #define SCRATCH_SIZE (20LL << 30)
@@ -21,6 +22,11 @@ struct start_call {
 
 struct shim_client *engine_container_shim(struct engine_container *c, struct err *err)
 {
+	/* what is mounted on the host now is in the shim's namespace, too */
+	struct err later = ERR_INIT; /* an attach goes on: the start that follows says why a volume can not be had */
+
+	if (!c->shim && volumes_mount(c, &later))
+		log_debug("%s", later.msg);
 	if (!c->shim && shim_client_spawn(c, &c->shim, err))
 		return NULL;
 	return c->shim;
@@ -33,6 +39,7 @@ void container_release_shim(struct engine_container *c)
 	shim_client_call(c->shim, "shutdown", NULL, NULL, 0, NULL, NULL);
 	shim_client_free(c->shim);
 	c->shim = NULL;
+	volumes_release(c->engine);
 }
 
 static int start_exit_code(const struct err *err)
@@ -89,6 +96,7 @@ static void container_started(json_t *result, const struct err *err, void *arg)
 	c->pid = (pid_t)json_int(result, "pid", 0);
 	c->started_ns = json_int(result, "started_at_ns", engine_now_ns());
 	engine_container_save(c);
+	mounts_event(c, "mount");
 	engine_container_event(c, "start", NULL);
 	health_start(c);
 	if (call->done)
@@ -232,6 +240,8 @@ static json_t *container_start_params(struct engine_container *c, json_t *spec, 
 		(void)json_object_set_new(rootfs, "work", json_string(path));
 	}
 	(void)json_object_set_new(rootfs, "throwaway", json_boolean(json_bool(c->host_config, "AutoRemove", false)));
+	(void)json_object_set_new(p, "volumes", mounts_volumes(c));
+	(void)json_object_set_new(p, "populate", mounts_populate(c));
 	if (init)
 		(void)json_object_set_new(p, "init_path", json_string(init));
 	if (json_bool(c->host_config, "Privileged", false))
@@ -281,6 +291,8 @@ void engine_container_start(struct engine_container *c, engine_done_fn done, voi
 	c->oom_killed = false;
 	CLEAN_JSON json_t *spec = container_prepare(c, &err) ? NULL : spec_build(c, &err);
 
+	if (spec && volumes_mount(c, &err))
+		spec = (json_decref(spec), NULL);
 	if (spec && spec_uses_seccomp(c))
 		bpf = spec_seccomp_memfd(c, spec, &err);
 	json_t *params = spec && !err.code ? container_start_params(c, spec, bpf >= 0, &err) : NULL;

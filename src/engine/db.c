@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The database: SQLite in WAL mode at DATA/walnut.db. A container is a row: id, name, configuration and state as JSON. */
+/* The database: SQLite in WAL mode at DATA/walnut.db. A container is a row: id, name, configuration and state as JSON; so is a network. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +22,9 @@ static const char schema[] =
 	"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA busy_timeout=5000; PRAGMA cache_size=-256;"
 	"CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL);"
 	"CREATE TABLE IF NOT EXISTS container(seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL,"
-	" name TEXT UNIQUE NOT NULL, config TEXT NOT NULL, state TEXT NOT NULL);";
+	" name TEXT UNIQUE NOT NULL, config TEXT NOT NULL, state TEXT NOT NULL);"
+	"CREATE TABLE IF NOT EXISTS object(seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL,"
+	" id TEXT UNIQUE NOT NULL, name TEXT NOT NULL, config TEXT NOT NULL, state TEXT NOT NULL);";
 
 static int db_load_id(struct engine *e, struct err *err)
 {
@@ -63,51 +65,77 @@ void db_close(struct engine *e)
 	e->db = NULL;
 }
 
-int db_put_container(struct engine *e, const char *id, const char *name, json_t *config, json_t *state, struct err *err)
+/* A row of container or, with @kind, of object: ?1 id, ?2 name, ?3 config, ?4 state, ?5 kind. */
+static int db_put(struct engine *e, const char *sql, const char *kind, const char *id, const char *name, json_t *config,
+		  json_t *state, struct err *err)
 {
 	CLEAN_STMT sqlite3_stmt *s = NULL;
 	CLEAN_FREE char *config_text = json_text(config);
-	CLEAN_FREE char *state_text = json_text(state);
+	CLEAN_FREE char *state_text = json_dumps(state, JSON_COMPACT | JSON_ENCODE_ANY);
 
 	if (!config_text || !state_text)
 		return err_sys(err, ENOMEM, "write the database");
-	if (sqlite3_prepare_v2(e->db,
-			       "INSERT INTO container(id,name,config,state) VALUES(?1,?2,?3,?4) ON CONFLICT(id) "
-			       "DO UPDATE SET name=?2,config=?3,state=?4",
-			       -1, &s, NULL) != SQLITE_OK ||
+	if (sqlite3_prepare_v2(e->db, sql, -1, &s, NULL) != SQLITE_OK ||
 	    sqlite3_bind_text(s, 1, id, -1, SQLITE_STATIC) != SQLITE_OK ||
 	    sqlite3_bind_text(s, 2, name, -1, SQLITE_STATIC) != SQLITE_OK ||
 	    sqlite3_bind_text(s, 3, config_text, -1, SQLITE_STATIC) != SQLITE_OK ||
-	    sqlite3_bind_text(s, 4, state_text, -1, SQLITE_STATIC) != SQLITE_OK || sqlite3_step(s) != SQLITE_DONE)
+	    sqlite3_bind_text(s, 4, state_text, -1, SQLITE_STATIC) != SQLITE_OK ||
+	    (kind && sqlite3_bind_text(s, 5, kind, -1, SQLITE_STATIC) != SQLITE_OK) || sqlite3_step(s) != SQLITE_DONE)
+		return db_fail(e, err, "write");
+	return 0;
+}
+
+int db_put_container(struct engine *e, const char *id, const char *name, json_t *config, json_t *state, struct err *err)
+{
+	return db_put(e,
+		      "INSERT INTO container(id,name,config,state) VALUES(?1,?2,?3,?4) ON CONFLICT(id) "
+		      "DO UPDATE SET name=?2,config=?3,state=?4",
+		      NULL, id, name, config, state, err);
+}
+
+int db_put_object(struct engine *e, const char *kind, const char *id, const char *name, json_t *config, json_t *state,
+		  struct err *err)
+{
+	return db_put(e,
+		      "INSERT INTO object(id,name,config,state,kind) VALUES(?1,?2,?3,?4,?5) ON CONFLICT(id) "
+		      "DO UPDATE SET name=?2,config=?3,state=?4",
+		      kind, id, name, config, state, err);
+}
+
+static int db_delete(struct engine *e, const char *sql, const char *id, struct err *err)
+{
+	CLEAN_STMT sqlite3_stmt *s = NULL;
+
+	if (sqlite3_prepare_v2(e->db, sql, -1, &s, NULL) != SQLITE_OK ||
+	    sqlite3_bind_text(s, 1, id, -1, SQLITE_STATIC) != SQLITE_OK || sqlite3_step(s) != SQLITE_DONE)
 		return db_fail(e, err, "write");
 	return 0;
 }
 
 int db_delete_container(struct engine *e, const char *id, struct err *err)
 {
-	CLEAN_STMT sqlite3_stmt *s = NULL;
-
-	if (sqlite3_prepare_v2(e->db, "DELETE FROM container WHERE id=?", -1, &s, NULL) != SQLITE_OK ||
-	    sqlite3_bind_text(s, 1, id, -1, SQLITE_STATIC) != SQLITE_OK || sqlite3_step(s) != SQLITE_DONE)
-		return db_fail(e, err, "write");
-	return 0;
+	return db_delete(e, "DELETE FROM container WHERE id=?", id, err);
 }
 
-int db_each_container(struct engine *e,
-		      int (*fn)(struct engine *, const char *id, const char *name, json_t *config, json_t *state),
-		      struct err *err)
+int db_delete_object(struct engine *e, const char *id, struct err *err)
+{
+	return db_delete(e, "DELETE FROM object WHERE id=?", id, err);
+}
+
+/* Each row of @sql: id, name, config, state. @kind: its parameter, or NULL. */
+static int db_each(struct engine *e, const char *sql, const char *kind, db_row_fn fn, struct err *err)
 {
 	CLEAN_STMT sqlite3_stmt *s = NULL;
 	int rc;
 
-	if (sqlite3_prepare_v2(e->db, "SELECT id,name,config,state FROM container ORDER BY seq", -1, &s, NULL) !=
-	    SQLITE_OK)
+	if (sqlite3_prepare_v2(e->db, sql, -1, &s, NULL) != SQLITE_OK ||
+	    (kind && sqlite3_bind_text(s, 1, kind, -1, SQLITE_STATIC) != SQLITE_OK))
 		return db_fail(e, err, "read");
 	while ((rc = sqlite3_step(s)) == SQLITE_ROW) {
 		const char *config_text = (const char *)sqlite3_column_text(s, 2);
 		const char *state_text = (const char *)sqlite3_column_text(s, 3);
 		CLEAN_JSON json_t *config =
-			json_parse(config_text, strlen(config_text), "container in the database", err);
+			json_parse(config_text, strlen(config_text), "configuration in the database", err);
 		CLEAN_JSON json_t *state =
 			config ? json_parse(state_text, strlen(state_text), "state in the database", err) : NULL;
 
@@ -116,7 +144,17 @@ int db_each_container(struct engine *e,
 		rc = fn(e, (const char *)sqlite3_column_text(s, 0), (const char *)sqlite3_column_text(s, 1), config,
 			state);
 		if (rc < 0)
-			return err_sys(err, -rc, "read a container from the database");
+			return err_sys(err, -rc, "read the database");
 	}
 	return rc == SQLITE_DONE ? 0 : db_fail(e, err, "read");
+}
+
+int db_each_container(struct engine *e, db_row_fn fn, struct err *err)
+{
+	return db_each(e, "SELECT id,name,config,state FROM container ORDER BY seq", NULL, fn, err);
+}
+
+int db_each_object(struct engine *e, const char *kind, db_row_fn fn, struct err *err)
+{
+	return db_each(e, "SELECT id,name,config,state FROM object WHERE kind=? ORDER BY seq", kind, fn, err);
 }

@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine/container.h"
+#include "engine/mounts.h"
 #include "image/image.h"
 
 int64_t engine_now_ns(void)
@@ -331,6 +332,8 @@ int engine_open(struct engine **out, struct loop *l, struct engine_config *confi
 	if (!rc)
 		rc = engine_open_images(e, err);
 	if (!rc)
+		rc = volumes_load(e, err);
+	if (!rc)
 		rc = engine_container_adopt_all(e, err);
 	if (rc) {
 		engine_close(e);
@@ -348,6 +351,7 @@ void engine_close(struct engine *e)
 		e->containers = c->next;
 		engine_container_free(c);
 	}
+	volumes_free(e);
 	if (e->images)
 		image_store_free(e->images);
 	db_close(e);

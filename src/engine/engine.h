@@ -21,6 +21,7 @@
 
 struct engine;
 struct engine_container;
+struct engine_volume;
 struct engine_exec;
 struct shim_client;
 struct events;
@@ -44,6 +45,7 @@ struct engine {
 	struct image_store *images;          /* see image/image.h; NULL only in unit tests */
 	struct engine_container *containers; /* newest first */
 	struct engine_exec *execs;
+	struct engine_volume *volumes; /* newest first; volume.c */
 	struct events *events;
 	char id[40]; /* of this installation, kept in the database */
 	int64_t started_ns;
@@ -109,9 +111,13 @@ void db_close(struct engine *e);
 int db_put_container(struct engine *e, const char *id, const char *name, json_t *config, json_t *state,
 		     struct err *err) MUST_CHECK;
 int db_delete_container(struct engine *e, const char *id, struct err *err) MUST_CHECK;
+typedef int (*db_row_fn)(struct engine *e, const char *id, const char *name, json_t *config, json_t *state);
 /* db_each_container - @fn for each row, oldest first. */
-int db_each_container(struct engine *e,
-		      int (*fn)(struct engine *, const char *id, const char *name, json_t *config, json_t *state),
-		      struct err *err) MUST_CHECK;
+int db_each_container(struct engine *e, db_row_fn fn, struct err *err) MUST_CHECK;
+/* The same for what is not a container; @kind: "network", "volume". */
+int db_put_object(struct engine *e, const char *kind, const char *id, const char *name, json_t *config, json_t *state,
+		  struct err *err) MUST_CHECK;
+int db_delete_object(struct engine *e, const char *id, struct err *err) MUST_CHECK;
+int db_each_object(struct engine *e, const char *kind, db_row_fn fn, struct err *err) MUST_CHECK;
 
 #endif

@@ -27,15 +27,15 @@ static const struct host_field {
 	const char *
 		otherwise; /* JSON, shown by inspect when the request leaves the field out; NULL: the field is not shown */
 } host_fields[] = {
-	{ "Binds", 'a', UNSUPPORTED, "null" },
+	{ "Binds", 'a', SUPPORTED, "null" },
 	{ "ContainerIDFile", 's', SUPPORTED, "\"\"" },
 	{ "LogConfig", 'o', SUPPORTED, "{\"Type\":\"json-file\",\"Config\":{}}" },
 	{ "NetworkMode", 's', SUPPORTED, "\"bridge\"" },
 	{ "PortBindings", 'o', UNSUPPORTED, "{}" },
 	{ "RestartPolicy", 'o', SUPPORTED, "{\"Name\":\"no\",\"MaximumRetryCount\":0}" },
 	{ "AutoRemove", 'b', SUPPORTED, "false" },
-	{ "VolumeDriver", 's', UNSUPPORTED, "\"\"" },
-	{ "VolumesFrom", 'a', UNSUPPORTED, "null" },
+	{ "VolumeDriver", 's', SUPPORTED, "\"\"" },
+	{ "VolumesFrom", 'a', SUPPORTED, "null" },
 	{ "ConsoleSize", 'a', SUPPORTED, "[0,0]" },
 	{ "Annotations", 'o', SUPPORTED, NULL },
 	{ "CapAdd", 'a', SUPPORTED, "null" },
@@ -94,7 +94,7 @@ static const struct host_field {
 	{ "CpuPercent", 'i', WINDOWS, "0" },
 	{ "IOMaximumIOps", 'i', WINDOWS, "0" },
 	{ "IOMaximumBandwidth", 'i', WINDOWS, "0" },
-	{ "Mounts", 'a', UNSUPPORTED, NULL },
+	{ "Mounts", 'a', SUPPORTED, NULL },
 	{ "MaskedPaths", 'a', SUPPORTED, NULL },
 	{ "ReadonlyPaths", 'a', SUPPORTED, NULL },
 	{ "Init", 'b', SUPPORTED, NULL },
@@ -330,8 +330,6 @@ int container_refuse(const json_t *config, const json_t *host, enum engine_isola
 
 	if (check_fields(host, isolation, err))
 		return -err->code;
-	if (json_nonempty(json_object_get(config, "Volumes")))
-		return err_set(err, ENOSYS, "Volumes are not supported by this version of Walnut");
 	if (json_nonempty(json_object_get(config, "MacAddress")))
 		return err_set(err, ENOSYS, "MacAddress is not supported by this version of Walnut");
 	if (*runtime && strcmp(runtime, "walnut") && strcmp(runtime, "process") && strcmp(runtime, "hyperv"))

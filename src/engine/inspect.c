@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "engine/container_internal.h"
+#include "engine/mounts.h"
 
 static json_t *inspect_network(const struct engine_container *c)
 {
@@ -113,7 +114,7 @@ json_t *engine_container_inspect(struct engine_container *c, bool size)
 
 	(void)json_object_set(j, "HostConfig", c->host_config);
 	(void)json_object_set_new(j, "GraphDriver", inspect_driver(c));
-	(void)json_object_set_new(j, "Mounts", json_array());
+	(void)json_object_set_new(j, "Mounts", mounts_inspect(c));
 	(void)json_object_set(j, "Config", c->config);
 	(void)json_object_set_new(j, "NetworkSettings", inspect_network(c));
 	if (size)
@@ -192,12 +193,13 @@ json_t *engine_container_summary(struct engine_container *c, bool size)
 				  json_string_value(v) ?: "");
 	status_text(c, status, sizeof(status));
 	json_t *j = json_pack(
-		"{s:s, s:[s+], s:O, s:s, s:s, s:I, s:[], s:O, s:s, s:s, s:{s:s}, s:{s:O}, s:[]}", "Id", c->id, "Names",
+		"{s:s, s:[s+], s:O, s:s, s:s, s:I, s:[], s:O, s:s, s:s, s:{s:s}, s:{s:O}, s:O}", "Id", c->id, "Names",
 		"/", c->name, "Image", json_object_get(c->config, "Image"), "ImageID", c->image_id, "Command",
 		buf_bytes(&command), "Created", (json_int_t)(c->created_ns / 1000000000), "Ports", "Labels",
 		json_object_get(c->config, "Labels"), "State", engine_state_name(c->state), "Status", status,
 		"HostConfig", "NetworkMode", json_str(c->host_config, "NetworkMode", "default"), "NetworkSettings",
-		"Networks", json_object_get(json_object_get(full, "NetworkSettings"), "Networks"), "Mounts");
+		"Networks", json_object_get(json_object_get(full, "NetworkSettings"), "Networks"), "Mounts",
+		json_object_get(full, "Mounts"));
 
 	buf_free(&command);
 	if (size)
@@ -318,8 +320,7 @@ json_t *engine_container_list(struct engine *e, bool all, int limit, bool size, 
 		    (json_array_size(json_object_get(filters, "exited")) && c->state != ENGINE_EXITED) ||
 		    (before && c->created_ns >= before->created_ns) || (since && c->created_ns <= since->created_ns) ||
 		    !filters_match(filters, "network", json_str(c->host_config, "NetworkMode", "")) ||
-		    json_array_size(json_object_get(filters, "volume")) ||
-		    json_array_size(json_object_get(filters, "publish")) ||
+		    !mounts_match(c, filters) || json_array_size(json_object_get(filters, "publish")) ||
 		    json_array_size(json_object_get(filters, "expose")))
 			continue;
 		(void)json_array_append_new(list, engine_container_summary(c, size));

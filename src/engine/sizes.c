@@ -43,6 +43,13 @@ static int64_t tree_size(int fd, int depth)
 	return sum;
 }
 
+int64_t engine_tree_size(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? 0 : tree_size(fd, 0);
+}
+
 int64_t engine_container_size_rw(const struct engine_container *c)
 {
 	char path[PATH_MAX];
@@ -54,9 +61,7 @@ int64_t engine_container_size_rw(const struct engine_container *c)
 		return stat(path, &st) ? 0 : st.st_blocks * 512;
 	}
 	(void)snprintf(path, sizeof(path), "%s/upper", c->data_dir);
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-	return fd < 0 ? 0 : tree_size(fd, 0);
+	return engine_tree_size(path);
 }
 
 int64_t engine_container_size_root(const struct engine_container *c, int64_t size_rw)

@@ -14,6 +14,7 @@
 #include "container/seccomp_profile.h"
 #include "oci/spec.h"
 #include "engine/container_internal.h"
+#include "engine/mounts.h"
 
 /* What every container starts from: Docker's defaults. */
 static const char default_spec[] =
@@ -636,7 +637,7 @@ json_t *spec_build(struct engine_container *c, struct err *err)
 		(void)json_object_set(l, "readonlyPaths", json_object_get(host, "ReadonlyPaths"));
 	spec_sysctl(host, l);
 	if (spec_namespaces(c, spec, err) || spec_devices(host, l, err) || spec_caps(host, process, err) ||
-	    spec_security(host, spec, err) || spec_files(c, mounts, err)) {
+	    spec_security(host, spec, err) || spec_files(c, mounts, err) || mounts_spec(c, mounts, err)) {
 		json_decref(spec);
 		return NULL;
 	}

@@ -23,6 +23,7 @@
 #include "image/layer_mount.h"
 #include "shim/backend.h"
 #include "shim/stdio.h"
+#include "shim/volumes.h"
 
 #define LAYERS_MAX 128
 
@@ -242,6 +243,8 @@ static int start(struct shim *sh, const json_t *params, int seccomp, struct err 
 		rc = fd_mkdir_p(rootfs, 0755, err);
 	if (!rc)
 		rc = mount_rootfs(sh, p, json_object_get(params, "rootfs"), rootfs, err);
+	if (!rc)
+		rc = volumes_prepare(params, rootfs, err);
 	if (rc < 0)
 		return map_exec_failure(CONTAINER_EXEC_OK, err, rc);
 	rc = launch(sh, p, params, rootfs, seccomp, err);
