@@ -61,6 +61,7 @@ struct command {
 	size_t argc;
 	int fds[VM_LAYERS_MAX + 16]; /* borrowed */
 	size_t nfds;
+	int exec_fd; /* the program, O_PATH; 0: by its path */
 	bool failed;
 };
 
@@ -122,10 +123,12 @@ static unsigned int tsc_khz(void)
 /* arrange_fds - the command's descriptors become 3, 4, ...; the error pipe follows; the rest is closed. */
 static int arrange_fds(struct command *c, int *error_fd)
 {
-	int high[ARRAY_LEN(c->fds)], last = (int)c->nfds + 3, e;
+	int high[ARRAY_LEN(c->fds)], last = (int)c->nfds + 3, e, program = -1;
 
 	e = fcntl(*error_fd, F_DUPFD_CLOEXEC, 512);
-	if (e < 0)
+	if (e >= 0 && c->exec_fd)
+		program = fcntl(c->exec_fd, F_DUPFD_CLOEXEC, 512);
+	if (e < 0 || (c->exec_fd && program < 0))
 		return -errno;
 	for (size_t i = 0; i < c->nfds; i++) {
 		high[i] = fcntl(c->fds[i], F_DUPFD_CLOEXEC, 512);
@@ -138,6 +141,11 @@ static int arrange_fds(struct command *c, int *error_fd)
 	if (dup3(e, last, O_CLOEXEC) < 0)
 		return -errno;
 	*error_fd = last;
+	if (program >= 0) {
+		if (dup3(program, ++last, O_CLOEXEC) < 0)
+			return -errno;
+		c->exec_fd = last;
+	}
 	return close_range((unsigned int)last + 1, ~0U, 0) < 0 ? -errno : 0;
 }
 
@@ -205,6 +213,41 @@ static int child_prepare(struct command *c, const struct vm_config *config, bool
 	return rc < 0 ? err_sys(err, -rc, "descriptors") : 0;
 }
 
+/* write_map - in the child's user namespace there are root, to set the jail up with, and the machine's user; outside both are the same. */
+static int write_map(pid_t pid, const char *name, unsigned int id, struct err *err)
+{
+	char path[64], text[64];
+	int n = snprintf(text, sizeof(text), "0 0 1\n%u %u 1\n", id, id);
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	return fd_write_file(AT_FDCWD, path, O_WRONLY, text, (size_t)n, err);
+}
+
+/*
+ * clone_child - a process in namespaces of its own. walnut-vmm gets a user namespace too: what it could still do with the
+ * kernel it does without a capability that means anything outside. Where there are none to be had (user.max_user_namespaces),
+ * it has the rest of the jail.
+ */
+static long clone_child(struct vm_child *child, bool *user_namespace)
+{
+	struct clone_args args = {
+		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD,
+		.pidfd = (uint64_t)(uintptr_t)&child->pidfd,
+		.exit_signal = SIGCHLD,
+	};
+	long pid;
+
+	if (*user_namespace) {
+		args.flags |= CLONE_NEWUSER;
+		pid = syscall(SYS_clone3, &args, sizeof(args));
+		if (pid >= 0)
+			return pid;
+		args.flags &= ~(uint64_t)CLONE_NEWUSER;
+		*user_namespace = false;
+	}
+	return syscall(SYS_clone3, &args, sizeof(args));
+}
+
 static int spawn(struct vm_child *child, struct command *c, const struct vm_config *config, bool is_qemu, int alive[2],
 		 struct err *err)
 {
@@ -212,18 +255,18 @@ static int spawn(struct vm_child *child, struct command *c, const struct vm_conf
 	struct err e = ERR_INIT;
 	int errors[2];
 	ssize_t n;
+	bool user_namespace = !is_qemu;
+	CLEAN_FD int program = is_qemu ? -1 : open(c->argv[0], O_PATH | O_CLOEXEC);
+	unsigned int uid = config->uid ? config->uid : NOBODY, gid = config->gid ? config->gid : NOBODY;
 	long pid;
-	struct clone_args args = {
-		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD,
-		.pidfd = (uint64_t)(uintptr_t)&child->pidfd,
-		.exit_signal = SIGCHLD,
-	};
 
+	/* Root of a user namespace may not pass a folder that only another user may: the program goes along open. */
+	c->exec_fd = program > 0 ? program : 0;
 	if (c->failed)
 		return err_set(err, ENOMEM, "out of memory");
 	if (pipe2(errors, O_CLOEXEC) < 0)
 		return err_sys(err, errno, "pipe");
-	pid = syscall(SYS_clone3, &args, sizeof(args));
+	pid = clone_child(child, &user_namespace);
 	if (pid < 0) {
 		int code = errno;
 
@@ -237,7 +280,10 @@ static int spawn(struct vm_child *child, struct command *c, const struct vm_conf
 			char *env[] = { (char *)"PATH=/usr/bin:/bin",
 					getenv("WALNUT_VMM_DEBUG") ? (char *)"WALNUT_VMM_DEBUG=1" : NULL, NULL };
 
-			(void)execve(c->argv[0], c->argv, env);
+			if (c->exec_fd)
+				(void)execveat(c->exec_fd, "", c->argv, env, AT_EMPTY_PATH);
+			else
+				(void)execve(c->argv[0], c->argv, env);
 			(void)err_sys(&e, errno, "%s", c->argv[0]);
 		}
 		if (write(errors[1], &e, sizeof(e)) < 0)
@@ -247,6 +293,9 @@ static int spawn(struct vm_child *child, struct command *c, const struct vm_conf
 	(void)close(errors[1]);
 	error_read = errors[0];
 	child->pid = (pid_t)pid;
+	if (user_namespace &&
+	    (write_map(child->pid, "uid_map", uid, err) < 0 || write_map(child->pid, "gid_map", gid, err) < 0))
+		return -err->code;
 	if (config->place) {
 		int rc = config->place(config->place_arg, child->pid, err);
 

@@ -308,7 +308,10 @@ def test_every_machine_has_its_own_user(engine, iso, container):
         return
     users = set()
     for identity in (container("sleep", "100"), container("sleep", "100")):
-        status = pathlib.Path(f"/proc/{machine_of(identity, 'walnut-vmm')}/status").read_text()
+        process = f"/proc/{machine_of(identity, 'walnut-vmm')}"
+        for namespace in ("user", "mnt", "net", "ipc", "pid"):
+            assert os.readlink(f"{process}/ns/{namespace}") != os.readlink(f"/proc/self/ns/{namespace}"), namespace
+        status = pathlib.Path(process + "/status").read_text()
         users.add(status.split("Uid:")[1].split()[0])
         assert "CapBnd:\t0000000000000000" in status and "NoNewPrivs:\t1" in status and "Seccomp:\t2" in status
     assert len(users) == 2 and "0" not in users
