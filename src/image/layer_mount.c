@@ -3,7 +3,7 @@
  * Loop devices (include/uapi/linux/loop.h, LOOP_CONFIGURE) and overlayfs by the
  * new mount API, which has no limit of a page on the list of lower folders'
  * names as long as each is one option ("lowerdir+", Linux 6.5); older kernels
- * get one "lowerdir" with paths relative to nothing: at most a page.
+ * get one "lowerdir", of at most a page, with names relative to the folder that holds them all.
  */
 #include "image/layer_mount.h"
 
@@ -128,21 +128,50 @@ static int overlay_escape(struct buf *b, const char *path)
 	return 0;
 }
 
-static int lowers_text(struct buf *b, const char *const *lowers, size_t n, struct err *err)
+/* common_folder - Return: the length of the folder's path, with its slash, that all of these are directly in; or 0. */
+static size_t common_folder(const char *const *lowers, size_t n)
 {
+	const char *slash = strrchr(lowers[0], '/');
+	size_t length = slash ? (size_t)(slash - lowers[0]) + 1 : 0;
+
+	for (size_t i = 1; i < n; i++)
+		if (strncmp(lowers[i], lowers[0], length) || strchr(lowers[i] + length, '/'))
+			return 0;
+	return length;
+}
+
+static int lowers_text(struct buf *b, const char *const *lowers, size_t n, size_t skip, struct err *err)
+{
+	if (buf_printf(b, "lowerdir=") < 0)
+		return err_set(err, ENOMEM, "no memory for an overlay's options");
 	for (size_t i = n; i-- > 0;) {
-		if ((b->len && buf_append(b, ":", 1) < 0) || overlay_escape(b, lowers[i]) < 0)
+		if ((i != n - 1 && buf_append(b, ":", 1) < 0) || overlay_escape(b, lowers[i] + skip) < 0)
 			return err_set(err, ENOMEM, "no memory for an overlay's options");
 	}
 	return 0;
 }
 
+/* mount_from - mount(2) an overlay with names relative to a folder. The process has one thread: it has one working folder. */
+static int mount_from(const char *lower, size_t folder, const char *target, unsigned long flags, const char *options)
+{
+	CLEAN_FD int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	CLEAN_FREE char *path = strndup(lower, folder);
+	int rc;
+
+	if (here < 0 || !path || chdir(path) < 0)
+		return -errno;
+	rc = mount("overlay", target, "overlay", flags, options) < 0 ? -errno : 0;
+	return fchdir(here) < 0 && rc == 0 ? -errno : rc;
+}
+
 /* overlay_legacy - mount(2), for kernels whose overlayfs has no fsconfig strings of this kind. */
-static int overlay_legacy(const char *lower, const char *upper, const char *work, bool throwaway, const char *target,
-			  struct err *err)
+static int overlay_legacy(const char *const *lowers, size_t n, const char *upper, const char *work, bool throwaway,
+			  const char *target, struct err *err)
 {
 	CLEAN_BUF struct buf options = BUF_INIT;
-	int rc = buf_printf(&options, "lowerdir=%s", lower);
+	bool absolute = target[0] == '/' && (!upper || (upper[0] == '/' && work[0] == '/'));
+	size_t folder = absolute ? common_folder(lowers, n) : 0;
+	int rc = lowers_text(&options, lowers, n, folder, err);
 
 	if (rc == 0 && upper)
 		rc = buf_printf(&options, ",upperdir=");
@@ -158,9 +187,9 @@ static int overlay_legacy(const char *lower, const char *upper, const char *work
 		return err_set(err, ENOMEM, "no memory for an overlay's options");
 	if (options.len >= 4095)
 		return err_set(err, E2BIG, "the image has too many layers for this kernel's overlayfs");
-	if (mount("overlay", target, "overlay", upper ? 0 : MS_RDONLY, buf_bytes(&options)) < 0)
-		return err_sys(err, errno, "cannot mount the overlay on %s", target);
-	return 0;
+	rc = mount_from(folder ? lowers[0] : ".", folder ? folder : 1, target, upper ? 0 : MS_RDONLY,
+			buf_bytes(&options));
+	return rc < 0 ? err_sys(err, -rc, "cannot mount the overlay on %s", target) : 0;
 }
 
 /*
@@ -183,9 +212,7 @@ static void overlay_forget_volatile(const char *work)
 int overlay_mount(const char *const *lowers, size_t n, const char *upper, const char *work, bool throwaway,
 		  const char *target, struct err *err)
 {
-	CLEAN_BUF struct buf lower = BUF_INIT;
 	bool separate = true;
-	int rc;
 
 	if (n == 0)
 		return err_set(err, EINVAL, "an overlay needs at least one layer");
@@ -194,16 +221,13 @@ int overlay_mount(const char *const *lowers, size_t n, const char *upper, const 
 			return err_sys(err, errno, "cannot bind %s on %s", lowers[0], target);
 		return 0;
 	}
-	rc = lowers_text(&lower, lowers, n, err);
-	if (rc < 0)
-		return rc;
 	throwaway = throwaway && upper;
 	if (upper)
 		overlay_forget_volatile(work);
 	CLEAN_FD int fs = fsopen("overlay", FSOPEN_CLOEXEC);
 
 	if (fs < 0)
-		return overlay_legacy(buf_bytes(&lower), upper, work, throwaway, target, err);
+		return overlay_legacy(lowers, n, upper, work, throwaway, target, err);
 	for (size_t i = n; i-- > 0 && separate;) {
 		if (fsconfig(fs, FSCONFIG_SET_STRING, "lowerdir+", lowers[i], 0) < 0)
 			separate = false;
@@ -212,9 +236,9 @@ int overlay_mount(const char *const *lowers, size_t n, const char *upper, const 
 	    (upper && (fsconfig(fs, FSCONFIG_SET_STRING, "upperdir", upper, 0) < 0 ||
 		       fsconfig(fs, FSCONFIG_SET_STRING, "workdir", work, 0) < 0)) ||
 	    (throwaway && fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0))
-		return overlay_legacy(buf_bytes(&lower), upper, work, throwaway, target, err);
+		return overlay_legacy(lowers, n, upper, work, throwaway, target, err);
 	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return overlay_legacy(buf_bytes(&lower), upper, work, throwaway, target, err);
+		return overlay_legacy(lowers, n, upper, work, throwaway, target, err);
 	CLEAN_FD int mnt = fsmount(fs, FSMOUNT_CLOEXEC, upper ? 0 : MOUNT_ATTR_RDONLY);
 
 	if (mnt < 0 || move_mount(mnt, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
