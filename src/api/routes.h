@@ -13,6 +13,7 @@ extern const struct http_route routes_containers[];
 extern const struct http_route routes_df[];
 extern const struct http_route routes_exec[];
 extern const struct http_route routes_images[];
+extern const struct http_route routes_networks[];
 extern const struct http_route routes_registry[];
 extern const struct http_route routes_stats[];
 extern const struct http_route routes_stream[];

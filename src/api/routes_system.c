@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The engine itself: ping, version, info, events; the networks and volumes that
- * exist; and the parts of the API that are not built, each answered by name.
+ * The engine itself: ping, version, info, events; and the parts of the API that are not built, each answered by name.
  */
 #include "api/routes.h"
 
@@ -329,68 +328,7 @@ static void sys_events(struct http_conn *c, const struct http_request *r, void *
 		w->end = loop_add_timer(e->loop, (uint64_t)(until_ns - now) / 1000000 + 1, watch_until, w);
 }
 
-/* --- networks, plugins --- */
-
-static json_t *network_json(int i)
-{
-	static const char *const name[] = { "none", "host", "bridge" };
-	static const char *const driver[] = { "null", "host", "bridge" };
-	char id[65];
-
-	memset(id, "123"[i], 64);
-	id[64] = 0;
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:b,s:{s:s,s:n,s:[]},s:b,s:b,s:b,s:{s:s},s:b,s:{},s:{},s:{}}",
-			 "Name", name[i], "Id", id, "Created", "2026-01-01T00:00:00Z", "Scope", "local", "Driver",
-			 driver[i], "EnableIPv4", i == 2, "EnableIPv6", 0, "IPAM", "Driver", "default", "Options",
-			 "Config", "Internal", 0, "Attachable", 0, "Ingress", 0, "ConfigFrom", "Network", "",
-			 "ConfigOnly", 0, "Containers", "Options", "Labels");
-}
-
-static void sys_networks(struct http_conn *c, const struct http_request *r, void *arg)
-{
-	struct err err = ERR_INIT;
-	CLEAN_JSON json_t *filters = filters_parse(http_query(r, "filters"), &err);
-	json_t *list = json_array();
-
-	if (!filters) {
-		json_decref(list);
-		http_reply_error(c, &err);
-		return;
-	}
-	for (int i = 0; i < 3; i++) {
-		json_t *n = network_json(i);
-
-		if (filters_match(filters, "name", json_str(n, "Name", "")) &&
-		    filters_match(filters, "id", json_str(n, "Id", "")) &&
-		    filters_match(filters, "driver", json_str(n, "Driver", "")) &&
-		    filters_match(filters, "type", "builtin"))
-			(void)json_array_append_new(list, n);
-		else
-			json_decref(n);
-	}
-	http_reply_json(c, 200, list);
-}
-
-static void sys_network(struct http_conn *c, const struct http_request *r, void *arg)
-{
-	const char *want = http_param(r, "id");
-
-	for (int i = 0; i < 3; i++) {
-		json_t *n = network_json(i);
-
-		if (!strcmp(want, json_str(n, "Name", "")) || !strcmp(want, json_str(n, "Id", ""))) {
-			http_reply_json(c, 200, n);
-			return;
-		}
-		json_decref(n);
-	}
-	http_reply_error_status(c, 404, "network %s not found", want);
-}
-
-static void sys_networks_pruned(struct http_conn *c, const struct http_request *r, void *arg)
-{
-	http_reply_json(c, 200, json_pack("{s:[]}", "NetworksDeleted"));
-}
+/* --- plugins --- */
 
 static void sys_empty(struct http_conn *c, const struct http_request *r, void *arg)
 {
@@ -419,13 +357,6 @@ const struct http_route routes_system[] = {
 	{ "GET", "/version", sys_version, false },
 	{ "GET", "/info", sys_info, false },
 	{ "GET", "/events", sys_events, false },
-	{ "GET", "/networks", sys_networks, false },
-	{ "POST", "/networks/create", route_not_built, false },
-	{ "POST", "/networks/prune", sys_networks_pruned, false },
-	{ "GET", "/networks/{id}", sys_network, false },
-	{ "DELETE", "/networks/{id}", route_not_built, false },
-	{ "POST", "/networks/{id}/connect", route_not_built, false },
-	{ "POST", "/networks/{id}/disconnect", route_not_built, false },
 	{ "GET", "/plugins", sys_empty, false },
 	{ "GET", "/plugins/privileges", route_not_built, false },
 	{ "POST", "/plugins/pull", route_not_built, false },

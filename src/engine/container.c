@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine/container_internal.h"
+#include "engine/network.h"
 #include "engine/mounts.h"
 
 #define KILL_WAIT_MS 10000
@@ -87,10 +88,10 @@ void engine_container_save(struct engine_container *c)
 					      c->host_config, "ImageID", c->image_id, "Created",
 					      (json_int_t)c->created_ns, "Mounts", c->mounts);
 	CLEAN_JSON json_t *state =
-		json_pack("{s:s, s:I, s:I, s:i, s:i, s:b, s:s, s:i, s:b}", "Status", state_names[c->state], "StartedAt",
+		json_pack("{s:s, s:I, s:I, s:i, s:i, s:b, s:s, s:i, s:b, s:O?, s:o}", "Status", state_names[c->state], "StartedAt",
 			  (json_int_t)c->started_ns, "FinishedAt", (json_int_t)c->finished_ns, "Pid", (int)c->pid,
 			  "ExitCode", c->exit_code, "OOMKilled", c->oom_killed, "Error", c->error, "RestartCount",
-			  c->restart_count, "ManualStop", c->manual_stop);
+			  c->restart_count, "ManualStop", c->manual_stop, "Endpoints", c->endpoints, "Ports", publish_save(c));
 
 	if (db_put_container(c->engine, c->id, c->name, config, state, &err))
 		log_error("container %.12s: %s", c->id, err.msg);
@@ -122,6 +123,8 @@ void engine_container_free(struct engine_container *c)
 	}
 	json_decref(c->config);
 	json_decref(c->host_config);
+	json_decref(c->endpoints);
+	publish_forget(c);
 	json_decref(c->mounts);
 	free(c->name);
 	free(c->image_id);
@@ -198,6 +201,18 @@ static void adopt_hello(json_t *result, const struct err *err, void *arg)
 		container_ended(c, json_object_get(result, "exit"));
 }
 
+/* Its endpoints, and for one that runs the ports it holds. */
+static int adopt_network(struct engine_container *c, const json_t *state)
+{
+	struct err err = ERR_INIT;
+
+	c->endpoints = json_incref(json_object_get(state, "Endpoints"));
+	if ((!c->endpoints && endpoints_create(c, NULL, &err)) || endpoints_adopt(c, &err) ||
+	    (container_live(c) && publish_load(c, json_object_get(state, "Ports"), &err)))
+		log_error("container %.12s: its networks: %s", c->id, err.msg);
+	return 0;
+}
+
 static int adopt_one(struct engine *e, const char *id, const char *name, json_t *config, json_t *state)
 {
 	struct engine_container *c = calloc(1, sizeof(*c));
@@ -227,12 +242,20 @@ static int adopt_one(struct engine *e, const char *id, const char *name, json_t 
 	(void)snprintf(c->error, sizeof(c->error), "%s", json_str(state, "Error", ""));
 	c->next = e->containers;
 	e->containers = c;
-	return container_paths(c);
+	return adopt_network(c, state) ?: container_paths(c);
 }
 
 int engine_container_adopt_all(struct engine *e, struct err *err)
 {
 	int rc = db_each_container(e, adopt_one, err);
+
+	/* before anything ends or starts: the rules know every port */
+	for (struct engine_network *n = e->networks; !rc && n; n = n->next) {
+		if (n->up) {
+			rc = engine_rules_apply(e, err);
+			break;
+		}
+	}
 
 	for (struct engine_container *c = e->containers, *next; !rc && c; c = next) {
 		struct err why = ERR_INIT;

@@ -26,6 +26,7 @@ typedef void (*engine_done_fn)(struct engine_container *c, const struct err *err
 typedef void (*engine_wait_fn)(int exit_code, const char *error, void *arg);
 
 struct health;
+struct engine_port;
 
 struct engine_waiter {
 	struct engine_waiter *next;
@@ -61,6 +62,9 @@ struct engine_container {
 	uint64_t restart_delay_ms;
 	char *data_dir, *run_dir, *log_path;
 	int console_height, console_width;
+	json_t *endpoints;     /* network.h: network name -> Docker's EndpointSettings */
+	struct engine_port *ports;
+	size_t port_count;
 	struct health *health; /* NULL: no health check, or never started */
 };
 

@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine/container_internal.h"
+#include "engine/network.h"
 #include "engine/mounts.h"
 
 static const char *const adjectives[] = { "amber", "brave", "calm",   "clever", "eager", "gentle", "happy", "keen",
@@ -261,30 +262,6 @@ static int config_check(const json_t *config, struct err *err)
 	return 0;
 }
 
-/* What a request asks of networks besides NetworkMode: nothing of it is built, so nothing of it may be set. */
-static int check_endpoints(const json_t *networking, struct err *err)
-{
-	static const char *const fields[] = { "IPAMConfig", "Links", "Aliases", "MacAddress", "DriverOpts" };
-	const char *network;
-	json_t *endpoint;
-
-	json_object_foreach(json_object_get(networking, "EndpointsConfig"), network, endpoint) {
-		if (strcmp(network, "bridge") && strcmp(network, "default") && strcmp(network, "none") &&
-		    strcmp(network, "host"))
-			return err_set(
-				err, ENOSYS,
-				"network %.100s: networks of one's own are not supported by this version of Walnut",
-				network);
-		for (size_t i = 0; i < ARRAY_LEN(fields); i++)
-			if (json_nonempty(json_object_get(endpoint, fields[i])))
-				return err_set(
-					err, ENOSYS,
-					"NetworkingConfig.EndpointsConfig.%s is not supported by this version of Walnut",
-					fields[i]);
-	}
-	return 0;
-}
-
 static void default_hostname(struct engine_container *c)
 {
 	char host[65] = "";
@@ -334,9 +311,7 @@ static int container_make(struct engine_container *c, const json_t *body, struct
 	c->host_config = json_is_object(host) ? json_deep_copy(host) : json_object();
 	if (!c->config || resolve_isolation(c, host, err) ||
 	    container_refuse(c->config, c->host_config, c->isolation, err) ||
-	    mounts_refuse(c->config, c->host_config, c->isolation, err) ||
-	    container_check_limits(c->host_config, err) || config_check(c->config, err) ||
-	    check_endpoints(json_object_get(body, "NetworkingConfig"), err))
+	    mounts_refuse(c->config, c->host_config, c->isolation, err) || container_check_limits(c->host_config, err) || config_check(c->config, err))
 		return -err->code;
 	const struct image *im = image_find(c->engine->images, json_str(c->config, "Image", ""), err);
 
@@ -349,6 +324,9 @@ static int container_make(struct engine_container *c, const json_t *body, struct
 	if (container_merge(c->config, json_object_get(im->config, "config"), err) || config_check(c->config, err))
 		return -err->code;
 	container_defaults(c);
+	if (publish_check(c->config, c->host_config, err) ||
+	    endpoints_create(c, json_object_get(body, "NetworkingConfig"), err))
+		return -err->code;
 	default_hostname(c);
 	if (!c->image_id || container_paths(c))
 		return err_sys(err, ENOMEM, "create a container");
@@ -382,6 +360,9 @@ int engine_container_create(struct engine *e, const char *name, const json_t *bo
 		engine_container_free(c);
 		return -(err->code ? err->code : ENOMEM);
 	}
+	if (json_object_get(c->endpoints, "host") && json_nonempty(json_object_get(c->host_config, "PortBindings")))
+		(void)json_array_append_new(
+			warnings, json_string("Published ports are discarded when using host network mode"));
 	c->next = e->containers;
 	e->containers = c;
 	engine_container_save(c);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "container/cgroup.h"
 #include "engine/container_internal.h"
+#include "engine/network.h"
 #include "engine/mounts.h"
 
 static void container_restart_now(struct loop *l, void *arg)
@@ -48,6 +49,7 @@ void container_ended(struct engine_container *c, const json_t *exit)
 	if (!container_live(c))
 		container_move(c, ENGINE_RUNNING);
 	container_move(c, ENGINE_EXITED);
+	endpoints_close(c);
 	health_stop(c);
 	engine_exec_drop_all(c, false);
 	container_release_shim(c);

@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "engine/container_internal.h"
+#include "engine/network.h"
 #include "engine/mounts.h"
 #include "engine/accelerator.h"
 
@@ -18,6 +19,7 @@ struct start_call {
 	struct engine_container *c;
 	engine_done_fn done;
 	void *arg;
+	bool network; /* what failed is the network, before there was a task */
 };
 
 struct shim_client *engine_container_shim(struct engine_container *c, struct err *err)
@@ -66,9 +68,15 @@ static void container_start_failed(struct start_call *call, const struct err *wh
 	c->starting = false;
 	c->exit_code = start_exit_code(why);
 	/* 127 and 126 are the container's own fault: Docker answers 400 */
-	(void)err_set(&err, c->exit_code == 128 ? EIO : EINVAL,
-		      "failed to create task for container: %.400s%s: unknown", why->msg,
-		      why->code == ENOSPC ? ": free space on that file system" : "");
+	if (call->network) {
+		c->exit_code = 128;
+		err = *why;
+	} else {
+		(void)err_set(&err, c->exit_code == 128 ? EIO : EINVAL,
+			      "failed to create task for container: %.400s%s: unknown", why->msg,
+			      why->code == ENOSPC ? ": free space on that file system" : "");
+	}
+	endpoints_close(c);
 	(void)snprintf(c->error, sizeof(c->error), "%s", err.msg);
 	container_release_shim(c);
 	if (c->state == ENGINE_RESTARTING)
@@ -97,6 +105,7 @@ static void container_started(json_t *result, const struct err *err, void *arg)
 	c->started_ns = json_int(result, "started_at_ns", engine_now_ns());
 	engine_container_save(c);
 	mounts_event(c, "mount");
+	endpoints_started(c);
 	engine_container_event(c, "start", NULL);
 	health_start(c);
 	if (call->done)
@@ -271,6 +280,9 @@ void engine_container_start(struct engine_container *c, engine_done_fn done, voi
 	struct err err = ERR_INIT;
 	struct start_call *call = calloc(1, sizeof(*call));
 	CLEAN_FD int bpf = -1;
+	CLEAN_FD int netns = -1;
+	int fds[2];
+	size_t nfds = 0;
 
 	if (container_live(c) || c->starting) {
 		free(call);
@@ -280,7 +292,7 @@ void engine_container_start(struct engine_container *c, engine_done_fn done, voi
 		return;
 	}
 	bug_on(!call);
-	*call = (struct start_call){ c, done, arg };
+	*call = (struct start_call){ .c = c, .done = done, .arg = arg };
 	if (c->restart_timer) /* asked for while it waited for its restart */
 		loop_cancel(take_ptr(c->restart_timer));
 	else if (c->state != ENGINE_RESTARTING)
@@ -289,7 +301,8 @@ void engine_container_start(struct engine_container *c, engine_done_fn done, voi
 	c->manual_stop = false;
 	c->error[0] = 0;
 	c->oom_killed = false;
-	CLEAN_JSON json_t *spec = container_prepare(c, &err) ? NULL : spec_build(c, &err);
+	call->network = endpoints_prepare(c, &err) || endpoints_open(c, &netns, &err);
+	CLEAN_JSON json_t *spec = call->network || container_prepare(c, &err) ? NULL : spec_build(c, &err);
 
 	if (spec && volumes_mount(c, &err))
 		spec = (json_decref(spec), NULL);
@@ -303,5 +316,11 @@ void engine_container_start(struct engine_container *c, engine_done_fn done, voi
 		container_start_failed(call, &err);
 		return;
 	}
-	shim_client_call(shim, "start", params, &bpf, bpf >= 0 ? 1 : 0, container_started, call);
+	if (bpf >= 0)
+		fds[nfds++] = bpf;
+	if (netns >= 0) {
+		(void)json_object_set_new(params, "netns", json_integer((json_int_t)nfds));
+		fds[nfds++] = netns;
+	}
+	shim_client_call(shim, "start", params, fds, nfds, container_started, call);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The engine as a whole: opening and closing, times, ids and filters. */
 #include "engine/engine.h"
+#include "engine/network.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -334,6 +335,8 @@ int engine_open(struct engine **out, struct loop *l, struct engine_config *confi
 	if (!rc)
 		rc = volumes_load(e, err);
 	if (!rc)
+		rc = engine_networks_open(e, err);
+	if (!rc)
 		rc = engine_container_adopt_all(e, err);
 	if (rc) {
 		engine_close(e);
@@ -345,6 +348,7 @@ int engine_open(struct engine **out, struct loop *l, struct engine_config *confi
 
 void engine_close(struct engine *e)
 {
+	engine_networks_close(e);
 	while (e->containers) {
 		struct engine_container *c = e->containers;
 

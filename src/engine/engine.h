@@ -23,6 +23,7 @@ struct engine;
 struct engine_container;
 struct engine_volume;
 struct engine_exec;
+struct engine_network;
 struct shim_client;
 struct events;
 
@@ -46,6 +47,7 @@ struct engine {
 	struct engine_container *containers; /* newest first */
 	struct engine_exec *execs;
 	struct engine_volume *volumes; /* newest first; volume.c */
+	struct engine_network *networks;     /* oldest first */
 	struct events *events;
 	char id[40]; /* of this installation, kept in the database */
 	int64_t started_ns;

@@ -31,7 +31,7 @@ static const struct host_field {
 	{ "ContainerIDFile", 's', SUPPORTED, "\"\"" },
 	{ "LogConfig", 'o', SUPPORTED, "{\"Type\":\"json-file\",\"Config\":{}}" },
 	{ "NetworkMode", 's', SUPPORTED, "\"bridge\"" },
-	{ "PortBindings", 'o', UNSUPPORTED, "{}" },
+	{ "PortBindings", 'o', SUPPORTED, "{}" },
 	{ "RestartPolicy", 'o', SUPPORTED, "{\"Name\":\"no\",\"MaximumRetryCount\":0}" },
 	{ "AutoRemove", 'b', SUPPORTED, "false" },
 	{ "VolumeDriver", 's', SUPPORTED, "\"\"" },
@@ -52,7 +52,7 @@ static const struct host_field {
 	{ "OomScoreAdj", 'i', SUPPORTED, "0" },
 	{ "PidMode", 's', SUPPORTED, "\"\"" },
 	{ "Privileged", 'b', SUPPORTED, "false" },
-	{ "PublishAllPorts", 'b', UNSUPPORTED, "false" },
+	{ "PublishAllPorts", 'b', SUPPORTED, "false" },
 	{ "ReadonlyRootfs", 'b', SUPPORTED, "false" },
 	{ "SecurityOpt", 'a', SUPPORTED, "null" },
 	{ "StorageOpt", 'o', SUPPORTED, NULL },
@@ -283,16 +283,9 @@ static int check_modes(const json_t *host, enum engine_isolation isolation, stru
 											  "none",    NULL },
 				 *const one[] = { "host", NULL }, *const cgroup[] = { "host", "private", NULL };
 	const char *network = json_str(host, "NetworkMode", "");
-	static const char *const networks[] = { "", "default", "bridge", "none", "host" };
-	bool known = !strncmp(network, "container:", 10) && network[10];
 
-	for (size_t i = 0; i < ARRAY_LEN(networks); i++)
-		known = known || !strcmp(networks[i], network);
-	if (!known)
-		return err_set(err, ENOSYS,
-			       "NetworkMode %.200s is not supported by this version of Walnut: "
-			       "networks of one's own are not built; there are bridge, host, none and container:NAME",
-			       network);
+	if (!strcmp(network, "container:"))
+		return err_set(err, EINVAL, "invalid container format container:<name|id>");
 	if ((!strcmp(network, "host") || !strncmp(network, "container:", 10)) && isolation == ENGINE_ISOLATION_HYPERV)
 		return err_set(err, EINVAL, "NetworkMode %.200s is only possible with --isolation=process", network);
 	if (!strcmp(json_str(host, "IpcMode", ""), "none") || !strncmp(json_str(host, "IpcMode", ""), "container:", 10))
@@ -330,8 +323,6 @@ int container_refuse(const json_t *config, const json_t *host, enum engine_isola
 
 	if (check_fields(host, isolation, err))
 		return -err->code;
-	if (json_nonempty(json_object_get(config, "MacAddress")))
-		return err_set(err, ENOSYS, "MacAddress is not supported by this version of Walnut");
 	if (*runtime && strcmp(runtime, "walnut") && strcmp(runtime, "process") && strcmp(runtime, "hyperv"))
 		return err_set(err, EINVAL, "unknown or invalid runtime name: %.100s", runtime);
 	if (check_modes(host, isolation, err) || check_health(json_object_get(config, "Healthcheck"), err) ||

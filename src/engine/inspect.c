@@ -7,32 +7,8 @@
 
 #include "base/cleanup.h"
 #include "engine/container_internal.h"
+#include "engine/network.h"
 #include "engine/mounts.h"
-
-static json_t *inspect_network(const struct engine_container *c)
-{
-	const char *mode = json_str(c->host_config, "NetworkMode", "bridge");
-	json_t *j = json_pack("{s:s, s:s, s:s, s:{}, s:b, s:s, s:i, s:n, s:n}", "Bridge", "", "SandboxID", "",
-			      "SandboxKey", "", "Ports", "HairpinMode", 0, "LinkLocalIPv6Address", "",
-			      "LinkLocalIPv6PrefixLen", 0, "SecondaryIPAddresses", "SecondaryIPv6Addresses");
-	json_t *endpoint = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:s}", "EndpointID", "", "Gateway", "",
-				     "GlobalIPv6Address", "", "GlobalIPv6PrefixLen", 0, "IPAddress", "", "IPPrefixLen",
-				     0, "IPv6Gateway", "", "MacAddress", "");
-	json_t *networks = json_object();
-
-	(void)json_object_update(j, endpoint);
-	(void)json_object_set_new(endpoint, "IPAMConfig", json_null());
-	(void)json_object_set_new(endpoint, "Links", json_null());
-	(void)json_object_set_new(endpoint, "Aliases", json_null());
-	(void)json_object_set_new(endpoint, "NetworkID", json_string(""));
-	(void)json_object_set_new(endpoint, "DriverOpts", json_null());
-	(void)json_object_set_new(endpoint, "DNSNames", json_null());
-	if (strncmp(mode, "container:", 10))
-		(void)json_object_set(networks, mode, endpoint);
-	json_decref(endpoint);
-	(void)json_object_set_new(j, "Networks", networks);
-	return j;
-}
 
 static json_t *inspect_state(const struct engine_container *c)
 {
@@ -116,7 +92,7 @@ json_t *engine_container_inspect(struct engine_container *c, bool size)
 	(void)json_object_set_new(j, "GraphDriver", inspect_driver(c));
 	(void)json_object_set_new(j, "Mounts", mounts_inspect(c));
 	(void)json_object_set(j, "Config", c->config);
-	(void)json_object_set_new(j, "NetworkSettings", inspect_network(c));
+	(void)json_object_set_new(j, "NetworkSettings", endpoints_inspect(c));
 	if (size)
 		inspect_sizes(c, j, false);
 	return j;
@@ -193,9 +169,9 @@ json_t *engine_container_summary(struct engine_container *c, bool size)
 				  json_string_value(v) ?: "");
 	status_text(c, status, sizeof(status));
 	json_t *j = json_pack(
-		"{s:s, s:[s+], s:O, s:s, s:s, s:I, s:[], s:O, s:s, s:s, s:{s:s}, s:{s:O}, s:O}", "Id", c->id, "Names",
+		"{s:s, s:[s+], s:O, s:s, s:s, s:I, s:o, s:O, s:s, s:s, s:{s:s}, s:{s:O}, s:O}", "Id", c->id, "Names",
 		"/", c->name, "Image", json_object_get(c->config, "Image"), "ImageID", c->image_id, "Command",
-		buf_bytes(&command), "Created", (json_int_t)(c->created_ns / 1000000000), "Ports", "Labels",
+		buf_bytes(&command), "Created", (json_int_t)(c->created_ns / 1000000000), "Ports", publish_summary(c), "Labels",
 		json_object_get(c->config, "Labels"), "State", engine_state_name(c->state), "Status", status,
 		"HostConfig", "NetworkMode", json_str(c->host_config, "NetworkMode", "default"), "NetworkSettings",
 		"Networks", json_object_get(json_object_get(full, "NetworkSettings"), "Networks"), "Mounts",
@@ -245,6 +221,22 @@ static bool list_ancestor(const struct engine_container *c, const json_t *filter
 		const struct image *im = image_find(c->engine->images, json_string_value(v), NULL);
 
 		if (im && !strcmp(im->id, c->image_id))
+			return true;
+	}
+	return false;
+}
+
+static bool list_network(const struct engine_container *c, const json_t *filters)
+{
+	const char *name;
+	json_t *s;
+
+	if (!json_array_size(json_object_get(filters, "network")))
+		return true;
+	json_object_foreach(c->endpoints, name, s) {
+		const char *id = json_str(s, "NetworkID", "");
+
+		if (filters_match(filters, "network", name) || (*id && list_any(filters, "network", id, false)))
 			return true;
 	}
 	return false;
@@ -319,8 +311,9 @@ json_t *engine_container_list(struct engine *e, bool all, int limit, bool size, 
 		    !filters_match(filters, "exited", code) || !filters_match(filters, "health", health_status(c)) ||
 		    (json_array_size(json_object_get(filters, "exited")) && c->state != ENGINE_EXITED) ||
 		    (before && c->created_ns >= before->created_ns) || (since && c->created_ns <= since->created_ns) ||
-		    !filters_match(filters, "network", json_str(c->host_config, "NetworkMode", "")) ||
-		    !mounts_match(c, filters) || json_array_size(json_object_get(filters, "publish")) ||
+		    !list_network(c, filters) ||
+		    !mounts_match(c, filters) ||
+		    json_array_size(json_object_get(filters, "publish")) ||
 		    json_array_size(json_object_get(filters, "expose")))
 			continue;
 		(void)json_array_append_new(list, engine_container_summary(c, size));

@@ -14,6 +14,7 @@
 #include "container/seccomp_profile.h"
 #include "oci/spec.h"
 #include "engine/container_internal.h"
+#include "engine/network.h"
 #include "engine/mounts.h"
 
 /* What every container starts from: Docker's defaults. */
@@ -337,26 +338,47 @@ static int spec_resolv(const json_t *host, struct buf *out)
 	return rc;
 }
 
+/* The container's own name: at its addresses, or without any at a loopback one. */
+static int spec_own_hosts(const struct engine_container *c, struct buf *out)
+{
+	static const char *const keys[] = { "IPAddress", "GlobalIPv6Address" };
+	const char *host = json_str(c->config, "Hostname", ""), *domain = json_str(c->config, "Domainname", ""), *name;
+	CLEAN_BUF struct buf names = BUF_INIT;
+	bool any = false;
+	json_t *s;
+	int rc = buf_printf(&names, "%s%s%s%s%s", host, *domain ? "." : "", domain, *domain ? " " : "",
+			    *domain ? host : "");
+
+	json_object_foreach(c->endpoints, name, s) {
+		for (size_t i = 0; i < ARRAY_LEN(keys) && !rc; i++) {
+			if (!*json_str(s, keys[i], ""))
+				continue;
+			rc = buf_printf(out, "%s\t%s\n", json_str(s, keys[i], ""), buf_bytes(&names));
+			any = true;
+		}
+	}
+	return rc || any ? rc : buf_printf(out, "127.0.1.1\t%s\n", buf_bytes(&names));
+}
+
 static int spec_hosts(const struct engine_container *c, struct buf *out)
 {
-	const char *host = json_str(c->config, "Hostname", ""), *domain = json_str(c->config, "Domainname", "");
+	char gateway[NET_ADDRESS_TEXT];
 	size_t i;
 	json_t *v;
 	int rc = buf_printf(
 		out,
 		"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
-		"ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.1.1\t%s%s%s%s%s\n",
-		host, *domain ? "." : "", domain, *domain ? " " : "", *domain ? host : "");
+		"ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
 
 	json_array_foreach(json_object_get(c->host_config, "ExtraHosts"), i, v) {
-		const char *text = json_string_value(v), *at = text + strcspn(text, ":=");
+		const char *text = json_string_value(v), *at = text + strcspn(text, ":="), *to = at + 1;
 
-		/* "name:address"; host-gateway is the host, which a container without a network reaches nowhere */
-		if (!strcmp(at + 1, "host-gateway"))
+		/* "name:address"; host-gateway is the host, as the default bridge sees it */
+		if (!strcmp(to, "host-gateway") && !*(to = endpoints_host_gateway(c->engine, gateway)))
 			continue;
-		rc = rc ?: buf_printf(out, "%s\t%.*s\n", at + 1, (int)(at - text), text);
+		rc = rc ?: buf_printf(out, "%s\t%.*s\n", to, (int)(at - text), text);
 	}
-	return rc;
+	return rc ?: spec_own_hosts(c, out);
 }
 
 static int spec_files(struct engine_container *c, json_t *mounts, struct err *err)

@@ -17,8 +17,6 @@
 #include "base/cleanup.h"
 #include "net/firewall.h"
 
-#define TABLE "inet walnut"
-
 static void put_names(FILE *b, const struct firewall *f, const char *set, bool (*has)(const struct firewall_network *n))
 {
 	bool first = true;
@@ -110,7 +108,7 @@ char *firewall_text(const struct firewall *f)
 
 	if (!b)
 		return NULL;
-	(void)fprintf(b, "table " TABLE "\ndelete table " TABLE "\ntable " TABLE " {\n");
+	(void)fprintf(b, "table inet %s\ndelete table inet %s\ntable inet %s {\n", f->table, f->table, f->table);
 	put_names(b, f, "bridges", is_any);
 	put_names(b, f, "internal", is_internal);
 	put_ports(b, f, AF_INET, true);
@@ -203,12 +201,19 @@ int firewall_apply(const struct firewall *f, struct err *err)
 	return text ? nft_do(text, err) : err_sys(err, ENOMEM, "write the nftables rules");
 }
 
-int firewall_remove(struct err *err)
+int firewall_remove(const char *table, struct err *err)
 {
-	return nft_do("table " TABLE "\ndelete table " TABLE "\n", err);
+	char text[160];
+
+	/* the first line makes it when it is not there, so that there is something to delete */
+	(void)snprintf(text, sizeof(text), "table inet %.40s\ndelete table inet %.40s\n", table, table);
+	return nft_do(text, err);
 }
 
-bool firewall_present(void)
+bool firewall_present(const char *table)
 {
-	return !nft_do("list chain " TABLE " forward\n", &(struct err){ 0 });
+	char text[80];
+
+	(void)snprintf(text, sizeof(text), "list chain inet %.40s forward\n", table);
+	return !nft_do(text, &(struct err){ 0 });
 }

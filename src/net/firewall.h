@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The rules of all networks and published ports, in one nftables table of our
- * own ("inet walnut"): replaced whole, in one transaction, from a description.
+ * own: replaced whole, in one transaction, from a description.
  * Other tables are never touched.
  */
 #ifndef WALNUT_NET_FIREWALL_H
@@ -26,6 +26,7 @@ struct firewall_port {
 };
 
 struct firewall {
+	const char *table; /* its name, in family inet: every engine of a host has its own */
 	const struct firewall_network *networks;
 	size_t network_count;
 	const struct firewall_port *ports;
@@ -37,8 +38,8 @@ char *firewall_text(const struct firewall *f) MUST_CHECK;
 /* firewall_apply - replace our table. ENOSYS-like errors name what the host's kernel misses. */
 int firewall_apply(const struct firewall *f, struct err *err) MUST_CHECK;
 /* firewall_remove - our table is gone afterwards; none is success. */
-int firewall_remove(struct err *err) MUST_CHECK;
+int firewall_remove(const char *table, struct err *err) MUST_CHECK;
 /* firewall_present - false when our table is missing: another program flushed the rules. */
-bool firewall_present(void);
+bool firewall_present(const char *table);
 
 #endif

@@ -40,6 +40,24 @@ void netns_back(struct netns_visit *visit)
 	close_fd(&visit->home);
 }
 
+int netns_new(struct err *err)
+{
+	CLEAN(netns_back) struct netns_visit visit = NETNS_NO_VISIT;
+	int fd;
+
+	visit.home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (visit.home < 0)
+		return err_sys(err, errno, "open the host's network namespace");
+	if (unshare(CLONE_NEWNET) < 0) {
+		int code = errno;
+
+		close_fd(&visit.home);
+		return err_sys(err, code, "make a network namespace");
+	}
+	fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? err_sys(err, errno, "open the new network namespace") : fd;
+}
+
 int netns_socket(int netns, int domain, int type, int protocol, struct err *err)
 {
 	CLEAN(netns_back) struct netns_visit visit = NETNS_NO_VISIT;

@@ -19,6 +19,9 @@ int netns_enter(struct netns_visit *visit, int netns, struct err *err) MUST_CHEC
 /* netns_back - a thread that could not come back would do the host's work in a container: that aborts. */
 void netns_back(struct netns_visit *visit);
 
+/* netns_new - a new network namespace, which lives as long as a descriptor or a process of it. Return: descriptor. */
+int netns_new(struct err *err) MUST_CHECK;
+
 /* netns_socket - socket(2) inside @netns, close-on-exec. Return: descriptor or -errno. */
 int netns_socket(int netns, int domain, int type, int protocol, struct err *err) MUST_CHECK;
 

@@ -161,6 +161,7 @@ static void on_start(struct call *k)
 	struct shim *sh = k->shim;
 	const char *isolation = json_str(k->params, "isolation", "process");
 	bool seccomp = json_bool(k->params, "seccomp", false);
+	int64_t netns = json_int(k->params, "netns", -1);
 	struct err err = ERR_INIT;
 
 	if (sh->state != SHIM_NEW) {
@@ -169,6 +170,10 @@ static void on_start(struct call *k)
 	}
 	if (seccomp && !k->nfds) {
 		fail(k, EINVAL, "start: the seccomp program's descriptor is missing");
+		return;
+	}
+	if (netns >= (int64_t)k->nfds) {
+		fail(k, EINVAL, "start: the network namespace's descriptor is missing");
 		return;
 	}
 	if (!strcmp(isolation, "process"))
@@ -187,6 +192,7 @@ static void on_start(struct call *k)
 	sh->stdin_once = json_bool(k->params, "stdin_once", false);
 	sh->main->close_stdin = sh->stdin_once;
 	sh->state = SHIM_STARTING;
+	sh->netns = netns >= 0 ? k->fds[netns] : -1;
 	sh->backend->start(sh, k->params, seccomp ? k->fds[0] : -1, k->reply);
 }
 

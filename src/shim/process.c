@@ -225,6 +225,18 @@ static void set_first_size(struct session *s, const json_t *console)
 		set_size(s, (unsigned)height, (unsigned)width);
 }
 
+/* The namespace that the engine made has no path but its descriptor's. */
+static void join_network(const struct shim *sh, const json_t *spec)
+{
+	const json_t *list = json_object_get(json_object_get(spec, "linux"), "namespaces");
+	size_t i;
+	json_t *v;
+
+	json_array_foreach((json_t *)list, i, v)
+		if (sh->netns >= 0 && !strcmp(json_str(v, "type", ""), "network"))
+			(void)json_object_set_new(v, "path", json_sprintf("/proc/self/fd/%d", sh->netns));
+}
+
 static int start(struct shim *sh, const json_t *params, int seccomp, struct err *err)
 {
 	struct process *p = calloc(1, sizeof(*p));
@@ -234,6 +246,7 @@ static int start(struct shim *sh, const json_t *params, int seccomp, struct err 
 	if (!p)
 		return err_sys(err, ENOMEM, "start the container");
 	sh->backend_data = p;
+	join_network(sh, json_object_get(params, "spec"));
 	rc = oci_spec_parse(json_object_get(params, "spec"), &p->spec, err);
 	if (!rc && json_bool(params, "all_devices", false))
 		rc = container_add_machine_devices(p->spec, err);

@@ -50,6 +50,7 @@ struct shim {
 	struct session *main; /* the container's own stdio; there from the beginning */
 	struct session *execs;
 	bool stdin_open, stdin_once;
+	int netns; /* during start: the namespace that the engine made, or -1 (borrowed) */
 
 	int listener;
 	struct loop_source *listener_source;

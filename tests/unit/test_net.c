@@ -134,9 +134,10 @@ static void rules(void **state)
 		{ IPPROTO_TCP, at("0.0.0.0"), 8080, at("172.17.0.2"), 80 },
 		{ IPPROTO_UDP, at("127.0.0.1"), 53, at("172.17.0.3"), 5353 },
 	};
-	struct firewall f = { networks, 2, ports, 2 };
+	struct firewall f = { "walnut_0a1b2c", networks, 2, ports, 2 };
 	CLEAN_FREE char *text = firewall_text(&f);
 
+	assert_non_null(strstr(text, "delete table inet walnut_0a1b2c\n"));
 	assert_non_null(strstr(text, "elements = { \"walnut0\", \"br-in\" }"));
 	assert_non_null(strstr(text, "elements = { tcp . 8080 : 172.17.0.2 . 80 }"));
 	assert_non_null(strstr(text, "elements = { 127.0.0.1 . udp . 53 : 172.17.0.3 . 5353 }"));
