@@ -170,12 +170,10 @@ static int adapt(const struct exec *e, struct oci_process *p, char **args, struc
 		p->capabilities.bounding |= bit;
 		p->capabilities.effective |= bit;
 		p->capabilities.permitted |= bit;
-		p->capabilities.inheritable |= bit;
-		p->capabilities.ambient |= bit;
 	}
 	p->terminal = e->tty;
-	if (e->no_new_privs)
-		p->no_new_privileges = true;
+	/* as crun: an exec says for itself whether it wants this */
+	p->no_new_privileges = e->no_new_privs;
 	if (r == 0)
 		r = set_user(e, p, err);
 	if (r == 0)
