@@ -67,7 +67,8 @@ static int request_run(struct netlink *n, struct request *r, mnl_cb_t fn, void *
 	ssize_t got;
 	int rc = MNL_CB_OK;
 
-	if (!(r->header->nlmsg_flags & NLM_F_DUMP))
+	/* NLM_F_DUMP is two bits, of which NLM_F_EXCL is one */
+	if ((r->header->nlmsg_flags & NLM_F_DUMP) != NLM_F_DUMP)
 		r->header->nlmsg_flags |= NLM_F_ACK;
 	r->header->nlmsg_seq = ++n->sequence;
 	if (mnl_socket_sendto(n->socket, r->header, r->header->nlmsg_len) < 0)

@@ -2,6 +2,8 @@
 /* Addresses, subnets, their allocation, and the text of the rules. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -145,12 +147,48 @@ static void rules(void **state)
 	assert_null(strstr(text, "saddr 172.18.0.0")); /* an internal network has no way out to be hidden on */
 }
 
+/* In a namespace of the test's own: every request is answered, and answered truly. */
+static void links(void **state)
+{
+	CLEAN(netlink_close) struct netlink n = { 0 };
+	struct err err = ERR_INIT;
+	struct net_address a = at("10.77.0.1/24");
+	CLEAN_FD int netns = -1;
+	int bridge;
+
+	if (unshare(CLONE_NEWNET) < 0)
+		skip();
+	netns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(netlink_open(&n, -1, &err), 0);
+	assert_int_equal(netlink_add_bridge(&n, "br", NULL, 1400, &err), 0);
+	assert_int_equal(netlink_add_bridge(&n, "br", NULL, 0, &err), -EEXIST);
+	assert_int_equal(netlink_add_veth(&n, "va", "vb", netns, &(struct net_mac){ { 2, 1, 2, 3, 4, 5 } }, 0, &err),
+			 0);
+	bridge = netlink_index(&n, "br", &err);
+	assert_true(bridge > 0);
+	assert_int_equal(netlink_change(&n, "va",
+					&(struct netlink_change){ .master = bridge, .up = true, .isolated = true },
+					&err),
+			 0);
+	assert_int_equal(netlink_change(&n, "br", &(struct netlink_change){ .up = true }, &err), 0);
+	assert_int_equal(netlink_add_address(&n, bridge, &a, &err), 0);
+	assert_int_equal(netlink_add_address(&n, bridge, &a, &err), 0);
+	a = at("10.77.0.9");
+	assert_int_equal(netlink_add_default_route(&n, bridge, &a, 0, &err), 0);
+	assert_int_equal(netlink_delete_default_route(&n, bridge, AF_INET, &err), 0);
+	assert_int_equal(netlink_delete(&n, "va", &err), 0);
+	assert_int_equal(netlink_index(&n, "vb", &err), -ENODEV);
+	assert_int_equal(netlink_delete(&n, "va", &err), 0);
+	assert_int_equal(netlink_delete(&n, "br", &err), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parse_and_print), cmocka_unit_test(membership),
 		cmocka_unit_test(allocation),      cmocka_unit_test(macs),
 		cmocka_unit_test(default_pools),   cmocka_unit_test(rules),
+		cmocka_unit_test(links),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
