@@ -134,13 +134,19 @@ static int endpoint_add(struct engine_container *c, const char *name, const json
 	return 0;
 }
 
-/* Devices in containers do not work yet, in either isolation: nothing may look as if it were connected. */
-static int check_hyperv(const struct engine_container *c, struct err *err)
+/* The devices of containers are not there yet, in either isolation: nothing may look as if it were connected. */
+static int check_built(const struct engine_container *c, struct err *err)
 {
 	const json_t *host = c->host_config;
+	const char *name;
+	json_t *s;
 
-	if (endpoints_user_network(c))
-		return err_set(err, ENOSYS, "networks of one's own are not supported by this version of Walnut");
+	json_object_foreach(c->endpoints, name, s)
+		if (strcmp(name, "bridge") && strcmp(name, "host") && strcmp(name, "none"))
+			return err_set(
+				err, ENOSYS,
+				"network %.100s: networks of one's own are not supported by this version of Walnut",
+				name);
 	if (json_nonempty(json_object_get(host, "PortBindings")) || json_bool(host, "PublishAllPorts", false))
 		return err_set(err, ENOSYS,
 			       "HostConfig.PortBindings: published ports are not supported by this version of Walnut");
@@ -164,7 +170,7 @@ static int check_mix(const struct engine_container *c, struct err *err)
 	if (shared && (json_nonempty(json_object_get(c->host_config, "PortBindings")) ||
 		       json_bool(c->host_config, "PublishAllPorts", false)))
 		return err_set(err, EINVAL, "conflicting options: port publishing and the container type network mode");
-	return check_hyperv(c, err);
+	return check_built(c, err);
 }
 
 int endpoints_create(struct engine_container *c, const json_t *networking, struct err *err)

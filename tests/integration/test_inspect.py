@@ -120,10 +120,9 @@ def test_memory_allows_as_much_swap(created):
     ({"Isolation": "hyperv", "PidMode": "host"}, 400, "only possible with --isolation=process"),
     ({"Isolation": "hyperv", "Devices": [{"PathOnHost": "/dev/null"}]}, 400, "Devices is only possible"),
     ({"CpuCount": 2}, 400, "CpuCount"),
-    ({"Binds": ["/a:/b"]}, 501, "HostConfig.Binds"),
     ({"Links": ["a:b"]}, 501, "HostConfig.Links"),
     ({"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}, 501, "HostConfig.PortBindings"),
-    ({"NetworkMode": "mine"}, 501, "NetworkMode mine"),
+    ({"NetworkMode": "mine"}, 501, "network mine"),
     ({"LogConfig": {"Type": "nonsense"}}, 501, "nonsense"),
     ({"LogConfig": {"Type": "json-file", "Config": {"max-size": "x"}}}, 400, "max-size"),
 ])

@@ -341,7 +341,7 @@ def test_stop_timeout_then_kill(engine, container):
 
 # ---- refusals ----
 
-@pytest.mark.parametrize("option,name", [("--gpus=all", ("gpu", "devicerequests")), ("--volumes-from=x", "volumes"),
+@pytest.mark.parametrize("option,name", [("--gpus=all", ("gpu", "devicerequests")), ("--volumes-from=x", "no such container"),
                                          ("--cgroup-parent=/x", "cgroup"), ("--userns=host", "userns"), ("--link=a:b", "link")])
 def test_option_is_honoured_or_refused_by_name(run, engine, option, name):
     """An option that is not built must be refused in a sentence that names it; never ignored."""
