@@ -78,10 +78,19 @@ static int lock_data(const char *root, struct err *err)
 
 static int serve(struct engine_config *config, const char *pidfile, struct err *err)
 {
-	static const struct http_route *const tables[] = { routes_archive,  routes_commit, routes_containers,
-							   routes_df,       routes_exec,   routes_images,
-							   routes_networks, routes_registry, routes_stats,  routes_stream,
-							   routes_system,   routes_volumes, NULL };
+	static const struct http_route *const tables[] = { routes_archive,
+							   routes_commit,
+							   routes_containers,
+							   routes_df,
+							   routes_exec,
+							   routes_images,
+							   routes_networks,
+							   routes_registry,
+							   routes_stats,
+							   routes_stream,
+							   routes_system,
+							   routes_volumes,
+							   NULL };
 	CLEAN_FD int lock = lock_data(config->data_root, err);
 	CLEAN_FD int wake = -1;
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };

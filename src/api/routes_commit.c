@@ -239,7 +239,7 @@ static void commit(struct http_conn *conn, const struct http_request *r, void *a
 	else if (c && (c->removing || c->state == ENGINE_REMOVING || c->state == ENGINE_DEAD))
 		(void)err_set(&err, EBUSY, "You cannot commit container %s which is %s", c->id,
 			      c->state == ENGINE_DEAD ? "Dead" : "being removed");
-	k = err.code ? NULL : commit_new(c, r, &err);
+	k = err.code || !c ? NULL : commit_new(c, r, &err);
 	if (!k) {
 		http_reply_error(conn, &err);
 		return;

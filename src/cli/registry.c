@@ -23,16 +23,18 @@ static const char *option(int argc, char **argv, int *at, const char *name, cons
 {
 	size_t n = strlen(name);
 
+	if (!argv[*at])
+		return NULL;
 	if (!strncmp(argv[*at], name, n) && argv[*at][n] == '=')
 		return argv[*at] + n + 1;
 	if ((strcmp(argv[*at], name) && (!letter || strcmp(argv[*at], letter))) || *at + 1 >= argc)
 		return NULL;
-	return argv[++*at];
+	return argv[*at + 1] ? argv[++*at] : NULL;
 }
 
 static bool is_flag(const char *arg, const char *name, const char *letter)
 {
-	return !strcmp(arg, name) || (letter && !strcmp(arg, letter));
+	return arg && (!strcmp(arg, name) || (letter && !strcmp(arg, letter)));
 }
 
 /* The header's value of what is kept for the registry @server; NULL: nothing. Owned by the caller. */

@@ -71,15 +71,15 @@ int labels_open(const struct oci_process *p, int *fd, struct err *err)
 int labels_apply(const struct oci_process *p, int fd, struct err *err)
 {
 	CLEAN_FREE char *text = NULL;
+	bool apparmor = confined(p);
+	const char *label = apparmor ? p->apparmor_profile : p->selinux_label;
 
 	if (fd < 0)
 		return 0;
-	if (confined(p) && asprintf(&text, "exec %s", p->apparmor_profile) < 0)
-		return err_set(err, ENOMEM, "out of memory");
-	if (!confined(p) && !(text = strdup(p->selinux_label)))
+	if (asprintf(&text, "%s%s", apparmor ? "exec " : "", label) < 0)
 		return err_set(err, ENOMEM, "out of memory");
 	if (write(fd, text, strlen(text)) < 0)
-		return err_sys(err, errno, "cannot set the %s '%s'", confined(p) ? "AppArmor profile" : "SELinux label",
-			       confined(p) ? p->apparmor_profile : p->selinux_label);
+		return err_sys(err, errno, "cannot set the %s '%s'", apparmor ? "AppArmor profile" : "SELinux label",
+			       label);
 	return 0;
 }

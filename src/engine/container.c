@@ -84,14 +84,14 @@ void engine_container_event(struct engine_container *c, const char *action, json
 void engine_container_save(struct engine_container *c)
 {
 	struct err err = ERR_INIT;
-	CLEAN_JSON json_t *config = json_pack("{s:O, s:O, s:s, s:I, s:O?}", "Config", c->config, "HostConfig",
-					      c->host_config, "ImageID", c->image_id, "Created",
-					      (json_int_t)c->created_ns, "Mounts", c->mounts);
-	CLEAN_JSON json_t *state =
-		json_pack("{s:s, s:I, s:I, s:i, s:i, s:b, s:s, s:i, s:b, s:O?, s:o}", "Status", state_names[c->state], "StartedAt",
-			  (json_int_t)c->started_ns, "FinishedAt", (json_int_t)c->finished_ns, "Pid", (int)c->pid,
-			  "ExitCode", c->exit_code, "OOMKilled", c->oom_killed, "Error", c->error, "RestartCount",
-			  c->restart_count, "ManualStop", c->manual_stop, "Endpoints", c->endpoints, "Ports", publish_save(c));
+	CLEAN_JSON json_t *config =
+		json_pack("{s:O, s:O, s:s, s:I, s:O?}", "Config", c->config, "HostConfig", c->host_config, "ImageID",
+			  c->image_id, "Created", (json_int_t)c->created_ns, "Mounts", c->mounts);
+	CLEAN_JSON json_t *state = json_pack(
+		"{s:s, s:I, s:I, s:i, s:i, s:b, s:s, s:i, s:b, s:O?, s:o}", "Status", state_names[c->state],
+		"StartedAt", (json_int_t)c->started_ns, "FinishedAt", (json_int_t)c->finished_ns, "Pid", (int)c->pid,
+		"ExitCode", c->exit_code, "OOMKilled", c->oom_killed, "Error", c->error, "RestartCount",
+		c->restart_count, "ManualStop", c->manual_stop, "Endpoints", c->endpoints, "Ports", publish_save(c));
 
 	if (db_put_container(c->engine, c->id, c->name, config, state, &err))
 		log_error("container %.12s: %s", c->id, err.msg);

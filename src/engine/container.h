@@ -62,7 +62,7 @@ struct engine_container {
 	uint64_t restart_delay_ms;
 	char *data_dir, *run_dir, *log_path;
 	int console_height, console_width;
-	json_t *endpoints;     /* network.h: network name -> Docker's EndpointSettings */
+	json_t *endpoints; /* network.h: network name -> Docker's EndpointSettings */
 	struct engine_port *ports;
 	size_t port_count;
 	struct health *health; /* NULL: no health check, or never started */

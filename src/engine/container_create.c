@@ -311,7 +311,8 @@ static int container_make(struct engine_container *c, const json_t *body, struct
 	c->host_config = json_is_object(host) ? json_deep_copy(host) : json_object();
 	if (!c->config || resolve_isolation(c, host, err) ||
 	    container_refuse(c->config, c->host_config, c->isolation, err) ||
-	    mounts_refuse(c->config, c->host_config, c->isolation, err) || container_check_limits(c->host_config, err) || config_check(c->config, err))
+	    mounts_refuse(c->config, c->host_config, c->isolation, err) ||
+	    container_check_limits(c->host_config, err) || config_check(c->config, err))
 		return -err->code;
 	const struct image *im = image_find(c->engine->images, json_str(c->config, "Image", ""), err);
 
@@ -361,8 +362,8 @@ int engine_container_create(struct engine *e, const char *name, const json_t *bo
 		return -(err->code ? err->code : ENOMEM);
 	}
 	if (json_object_get(c->endpoints, "host") && json_nonempty(json_object_get(c->host_config, "PortBindings")))
-		(void)json_array_append_new(
-			warnings, json_string("Published ports are discarded when using host network mode"));
+		(void)json_array_append_new(warnings,
+					    json_string("Published ports are discarded when using host network mode"));
 	c->next = e->containers;
 	e->containers = c;
 	engine_container_save(c);

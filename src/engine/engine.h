@@ -46,8 +46,8 @@ struct engine {
 	struct image_store *images;          /* see image/image.h; NULL only in unit tests */
 	struct engine_container *containers; /* newest first */
 	struct engine_exec *execs;
-	struct engine_volume *volumes; /* newest first; volume.c */
-	struct engine_network *networks;     /* oldest first */
+	struct engine_volume *volumes;   /* newest first; volume.c */
+	struct engine_network *networks; /* oldest first */
 	struct events *events;
 	char id[40]; /* of this installation, kept in the database */
 	int64_t started_ns;

@@ -171,8 +171,8 @@ json_t *engine_container_summary(struct engine_container *c, bool size)
 	json_t *j = json_pack(
 		"{s:s, s:[s+], s:O, s:s, s:s, s:I, s:o, s:O, s:s, s:s, s:{s:s}, s:{s:O}, s:O}", "Id", c->id, "Names",
 		"/", c->name, "Image", json_object_get(c->config, "Image"), "ImageID", c->image_id, "Command",
-		buf_bytes(&command), "Created", (json_int_t)(c->created_ns / 1000000000), "Ports", publish_summary(c), "Labels",
-		json_object_get(c->config, "Labels"), "State", engine_state_name(c->state), "Status", status,
+		buf_bytes(&command), "Created", (json_int_t)(c->created_ns / 1000000000), "Ports", publish_summary(c),
+		"Labels", json_object_get(c->config, "Labels"), "State", engine_state_name(c->state), "Status", status,
 		"HostConfig", "NetworkMode", json_str(c->host_config, "NetworkMode", "default"), "NetworkSettings",
 		"Networks", json_object_get(json_object_get(full, "NetworkSettings"), "Networks"), "Mounts",
 		json_object_get(full, "Mounts"));
@@ -311,8 +311,7 @@ json_t *engine_container_list(struct engine *e, bool all, int limit, bool size, 
 		    !filters_match(filters, "exited", code) || !filters_match(filters, "health", health_status(c)) ||
 		    (json_array_size(json_object_get(filters, "exited")) && c->state != ENGINE_EXITED) ||
 		    (before && c->created_ns >= before->created_ns) || (since && c->created_ns <= since->created_ns) ||
-		    !list_network(c, filters) ||
-		    !mounts_match(c, filters) ||
+		    !list_network(c, filters) || !mounts_match(c, filters) ||
 		    json_array_size(json_object_get(filters, "publish")) ||
 		    json_array_size(json_object_get(filters, "expose")))
 			continue;

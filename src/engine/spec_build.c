@@ -365,10 +365,9 @@ static int spec_hosts(const struct engine_container *c, struct buf *out)
 	char gateway[NET_ADDRESS_TEXT];
 	size_t i;
 	json_t *v;
-	int rc = buf_printf(
-		out,
-		"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
-		"ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
+	int rc = buf_printf(out,
+			    "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n"
+			    "ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
 
 	json_array_foreach(json_object_get(c->host_config, "ExtraHosts"), i, v) {
 		const char *text = json_string_value(v), *at = text + strcspn(text, ":="), *to = at + 1;

@@ -238,7 +238,7 @@ static int execute(const struct runtime_options *o, const struct exec *e, struct
 		return r;
 	if (e->process_file) {
 		r = read_process(e->process_file, &from_file, err);
-		if (r == 0 && e->tty)
+		if (r == 0 && from_file && e->tty)
 			from_file->terminal = true;
 	}
 	p = from_file ? from_file : &spec->process;

@@ -39,7 +39,7 @@ static int print_json(json_t *json, struct err *err)
 int command_state(const struct runtime_options *o, int argc, char **argv, struct err *err)
 {
 	CLEAN_STATE struct state s = { .dir = -1, .root = -1 };
-	const char *id;
+	const char *id = NULL;
 	int r = only_id(argc, argv, &id, err);
 
 	if (r == 0)
@@ -282,7 +282,7 @@ int command_delete(const struct runtime_options *o, int argc, char **argv, struc
 						 { "regex", no_argument, NULL, 'r' },
 						 { 0 } };
 	bool force = false, regex = false;
-	const char *id;
+	const char *id = NULL;
 	int c, r;
 
 	while ((c = getopt_long(argc, argv, "f", options, NULL)) >= 0) {
@@ -302,7 +302,7 @@ static int freeze(const struct runtime_options *o, int argc, char **argv, bool p
 	CLEAN_STATE struct state s = { .dir = -1, .root = -1 };
 	struct container *c = NULL;
 	enum state_status status;
-	const char *id;
+	const char *id = NULL;
 	int r = only_id(argc, argv, &id, err);
 
 	if (r < 0 || (r = state_open(&s, o, id, err)) < 0)
