@@ -1,4 +1,4 @@
-/* sources: src/virtio/virtq.c src/virtio/gmem.c src/virtio/mmio.c src/virtio/blk.c src/virtio/rng.c src/virtio/console.c src/virtio/balloon.c src/virtio/vsock.c src/base/err.c src/base/buf.c src/base/fd.c src/base/log.c src/base/loop.c */
+/* sources: src/virtio/virtq.c src/virtio/gmem.c src/virtio/mmio.c src/virtio/blk.c src/virtio/rng.c src/virtio/console.c src/virtio/balloon.c src/virtio/vsock.c src/base/err.c src/base/buf.c src/base/fd.c src/base/log.c src/base/utc.c src/base/loop.c */
 /* libs: -lpthread */
 /* SPDX-License-Identifier: Apache-2.0 */
 /*

@@ -1,4 +1,4 @@
-/* sources: src/virtio/virtq.c src/virtio/gmem.c src/virtio/blk.c src/virtio/vhost_user.c src/base/err.c src/base/fd.c src/base/log.c src/base/loop.c */
+/* sources: src/virtio/virtq.c src/virtio/gmem.c src/virtio/blk.c src/virtio/vhost_user.c src/base/err.c src/base/fd.c src/base/log.c src/base/utc.c src/base/loop.c */
 /* libs: */
 /* SPDX-License-Identifier: Apache-2.0 */
 /*

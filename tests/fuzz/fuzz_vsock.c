@@ -1,4 +1,4 @@
-/* sources: src/virtio/virtq.c src/virtio/gmem.c src/virtio/vsock.c src/base/err.c src/base/buf.c src/base/fd.c src/base/log.c src/base/loop.c */
+/* sources: src/virtio/virtq.c src/virtio/gmem.c src/virtio/vsock.c src/base/err.c src/base/buf.c src/base/fd.c src/base/log.c src/base/utc.c src/base/loop.c */
 /* libs: */
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Random packets from the guest; each input byte group is an operation on one of four connections. */
