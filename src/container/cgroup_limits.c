@@ -210,8 +210,10 @@ int cgroup_apply_v1(struct cgroup *g, const struct oci_resources *r, struct err 
 	if (!s)
 		return err_set(err, ENOMEM, "out of memory");
 	if (r->unified_count)
-		return err_set(err, ENOTSUP,
-			       "linux.resources.unified needs cgroup version 2, and this machine has version 1");
+		return err_set(
+			err, ENOTSUP,
+			"invalid configuration: linux.resources.unified needs cgroup version 2, and this machine "
+			"has version 1");
 	n = memory_v1(g, s, r, err);
 	if (n < 0)
 		return n;

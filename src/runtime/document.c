@@ -151,18 +151,36 @@ static json_t *rootless_linux(void)
 	return l;
 }
 
+/* As runc-spec(8) does: with version 1 a program finds its group by /proc/self/cgroup, which a namespace would hide. */
+static void drop_cgroup_namespace(json_t *l)
+{
+	json_t *spaces = json_object_get(l, "namespaces");
+	json_t *space;
+	size_t i;
+
+	json_array_foreach(spaces, i, space) {
+		if (strcmp(json_string_value(json_object_get(space, "type")), "cgroup") == 0) {
+			(void)json_array_remove(spaces, i);
+			return;
+		}
+	}
+}
+
 static json_t *default_spec(bool rootless)
 {
 	json_t *process = json_loads(default_process, 0, NULL);
+	json_t *l = rootless ? rootless_linux() : json_loads(default_linux, 0, NULL);
 
+	if (access("/sys/fs/cgroup/cgroup.controllers", F_OK) < 0)
+		drop_cgroup_namespace(l);
 	if (json_object_set_new(process, "capabilities", default_capabilities()) < 0) {
 		json_decref(process);
+		json_decref(l);
 		return NULL;
 	}
 	return json_pack("{s:s, s:o, s:{s:s, s:b}, s:s, s:o, s:o}", "ociVersion", "1.2.0", "process", process, "root",
 			 "path", "rootfs", "readonly", true, "hostname", "walnut", "mounts",
-			 json_loads(rootless ? rootless_mounts : default_mounts, 0, NULL), "linux",
-			 rootless ? rootless_linux() : json_loads(default_linux, 0, NULL));
+			 json_loads(rootless ? rootless_mounts : default_mounts, 0, NULL), "linux", l);
 }
 
 int command_spec(const struct runtime_options *o, int argc, char **argv, struct err *err)

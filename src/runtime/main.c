@@ -262,6 +262,7 @@ int main(int argc, char **argv)
 	struct runtime_options o = { 0 };
 	struct err err = ERR_INIT;
 	char root[4096];
+	bool exec;
 	int r;
 
 	/* a descriptor 0 to 2 that is closed would be taken by a file of ours */
@@ -272,6 +273,7 @@ int main(int argc, char **argv)
 	r = parse_options(argc, argv, &o, &err);
 	if (r > 0)
 		return 0;
+	exec = r == 0 && optind < argc && strcmp(argv[optind], "exec") == 0;
 	if (!o.root)
 		o.root = default_root(root, sizeof(root));
 	if (r == 0)
@@ -281,5 +283,6 @@ int main(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	runtime_log(&o, "error", err.msg);
-	return 1;
+	/* runc-exec(8): 255 says that it was not the program that failed, which may well exit with 1 */
+	return exec ? 255 : 1;
 }

@@ -159,8 +159,8 @@ def test_exec(rt, tmp_path):
     assert rt("exec", rt.id, "/bin/sh", "-c", "echo $A; exit 5", check=5).stdout == "\n"
     assert rt("exec", "--env", "A=b", rt.id, "/bin/sh", "-c", "echo $A").stdout == "b\n"
     assert rt("exec", "--user", "7:8", "--cwd", "/tmp", rt.id, "/bin/sh", "-c", "id -u; id -g; pwd").stdout == "7\n8\n/tmp\n"
-    assert "no such file" in rt("exec", rt.id, "/bin/nosuch", check=1).stderr
-    assert "not found in $PATH" in rt("exec", rt.id, "nosuch", check=1).stderr
+    assert "no such file" in rt("exec", rt.id, "/bin/nosuch", check=255).stderr
+    assert "not found in $PATH" in rt("exec", rt.id, "nosuch", check=255).stderr
     process = dict(rt.spec["process"], args=["/bin/sh", "-c", "echo $B"], env=["B=file"])
     (tmp_path / "process.json").write_text(json.dumps(process))
     assert rt("exec", "--process", str(tmp_path / "process.json"), rt.id).stdout == "file\n"
@@ -172,7 +172,7 @@ def test_pause_and_resume(rt):
     rt.start()
     rt("pause", rt.id)
     assert rt.state()["status"] == "paused"
-    assert "paused" in rt("exec", rt.id, "/bin/true", check=1).stderr
+    assert "paused" in rt("exec", rt.id, "/bin/true", check=255).stderr
     rt("resume", rt.id)
     assert rt.state()["status"] == "running"
     rt("pause", rt.id)
@@ -394,6 +394,17 @@ def test_invalid_configuration_names_the_field(rt, where, value, named):
     assert rt.leftovers() == ([], [], [])
 
 
+def test_exec_errors_are_not_the_program_s(rt):
+    """runc-exec(8): 255 when the program could not be run, as its own failure is usually 1."""
+    rt.start()
+    assert rt("exec", rt.id, "/bin/sh", "-c", "exit 1", check=None).returncode == 1
+    assert rt("exec", "--pid-file", "/no/such/folder/pid", rt.id, "/bin/true", check=None).returncode == 255
+    assert rt("exec", rt.id, "/bin/no-such", check=None).returncode == 255
+    rt("pause", rt.id)
+    assert rt("exec", rt.id, "/bin/true", check=None).returncode == 255
+    rt("resume", rt.id)
+
+
 def test_smallest_memory_limit(rt):
     rt.spec["linux"]["resources"] = {"memory": {"limit": 512 << 10}}
     assert rt.run("/bin/echo", "fits").stdout == "fits\n"
@@ -416,6 +427,8 @@ def test_features_and_spec(rt):
     spec["process"].update(terminal=False, args=["/bin/echo", "default"])
     (rt.dir / "config.json").write_text(json.dumps(spec))
     assert rt("run", rt.id).stdout == "default\n"
+    spaces = {n["type"] for n in spec["linux"]["namespaces"]}
+    assert ("cgroup" in spaces) == os.path.exists("/sys/fs/cgroup/cgroup.controllers"), "as runc: not with version 1"
 
 
 # ---- attacks ----
@@ -509,7 +522,7 @@ def test_exec_user_is_a_number(rt):
     """CVE-2026-30892 of crun: "1x" must not be user 1, nor 0."""
     rt.start()
     for user in ("1x", "x", "-1", "4294967296", "1:", "0x10"):
-        assert "number" in rt("exec", "--user", user, rt.id, "/bin/id", check=1).stderr
+        assert "number" in rt("exec", "--user", user, rt.id, "/bin/id", check=255).stderr
 
 
 def test_set_up_process_can_not_be_traced(rt):
