@@ -442,7 +442,7 @@ int process_exec(const struct process_exec *e, enum container_exec_failure *why,
 	struct identity *id = calloc(1, sizeof(*id));
 	char *path = malloc(PATH_MAX), **env;
 	bool groups;
-	int r;
+	int r, cwd;
 
 	*why = CONTAINER_EXEC_OTHER;
 	if (!id || !path)
@@ -464,8 +464,12 @@ int process_exec(const struct process_exec *e, enum container_exec_failure *why,
 		return r;
 	if (!p->no_new_privileges && (r = load_filter(e, err)) < 0)
 		return r;
+	/* as runc does: a folder that only one of the two, root with all capabilities or the user, may enter, will do */
+	cwd = enter_cwd(p->cwd, err);
+	if (cwd < 0 && cwd != -EACCES)
+		return cwd;
 	if ((r = become(id, p->capabilities_given ? &p->capabilities : e->capabilities, groups, err)) < 0 ||
-	    (r = enter_cwd(p->cwd, err)) < 0 || (r = look_up(p, path, PATH_MAX, why, err)) < 0)
+	    (cwd < 0 && (r = enter_cwd(p->cwd, err)) < 0) || (r = look_up(p, path, PATH_MAX, why, err)) < 0)
 		return r;
 	(void)umask(p->user.umask < 0 ? 022 : (mode_t)p->user.umask);
 	if (p->no_new_privileges && (r = load_filter(e, err)) < 0)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -392,6 +393,15 @@ def test_invalid_configuration_names_the_field(rt, where, value, named):
     at[where[-1]] = value
     assert named in rt.run(check=1).stderr
     assert rt.leftovers() == ([], [], [])
+
+
+def test_working_directory_that_root_alone_may_enter(rt):
+    """Entered before capabilities go (root here has no CAP_DAC_OVERRIDE), else as the user, as runc does."""
+    for uid, owner in ((0, 1000), (1000, 0), (1000, 1000)):
+        (rt.rootfs / "tmp").chmod(0o700)
+        os.chown(rt.rootfs / "tmp", owner, owner)
+        rt.spec["process"].update(cwd="/tmp", user={"uid": uid, "gid": uid})
+        assert rt.run("/bin/readlink", "/proc/self/cwd").stdout == "/tmp\n"
 
 
 def test_exec_errors_are_not_the_program_s(rt):
