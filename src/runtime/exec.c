@@ -259,6 +259,8 @@ static int execute(const struct runtime_options *o, const struct exec *e, struct
 	if (r < 0)
 		return r;
 	r = container_open(&container, &config, s->pid, err);
+	if (r == 0 && e->ignore_paused)
+		close_fd(&s->dir); /* the lock: the process freezes as it enters, and resume must be able to thaw it */
 	if (r == 0)
 		r = container_exec(container, p, stdio, &out, NULL, err);
 	seccomp_notify_close(&config);

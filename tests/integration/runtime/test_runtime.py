@@ -7,7 +7,6 @@ import os
 import pathlib
 import shutil
 import socket
-import stat
 import subprocess
 import threading
 import time
@@ -179,6 +178,17 @@ def test_pause_and_resume(rt):
     rt("pause", rt.id)
     rt("kill", rt.id, "KILL")
     wait_for(lambda: rt.state()["status"] == "stopped")
+
+
+def test_exec_in_a_paused_container_waits_for_its_end(rt):
+    """The process freezes as it enters; what holds the state's lock then would keep resume out for ever."""
+    rt.start()
+    rt("pause", rt.id)
+    with subprocess.Popen([rt.exe, "--root", str(rt.root), "exec", "--ignore-paused", rt.id, "/bin/sh", "-c", "exit 7"]) as late:
+        time.sleep(0.5)
+        assert late.poll() is None
+        rt("resume", rt.id)
+        assert late.wait(20) == 7
 
 
 def test_program_that_does_not_exist_fails_create(rt):
