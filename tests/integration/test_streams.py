@@ -8,7 +8,7 @@ import time
 from test_inspect import api
 
 
-def until(what, seconds=30):
+def until(what, seconds=120):
     deadline = time.monotonic() + seconds
     while not what() and time.monotonic() < deadline:
         time.sleep(0.1)
