@@ -577,8 +577,8 @@ def test_walnut_push_pull(node, plain, walnut):
     node.ok("rmi", name)
     result = walnut("pull", name)
     assert result.code == 0 and "Downloaded newer image for " + name in result.out, result
-    # not a terminal: no counting, a line for each step
-    assert "\x1b" not in result.out and "Download complete" in result.out or "Already exists" in result.out
+    # not a terminal: no counting (and no line of a layer, as with docker: another name of the image is still there)
+    assert "\x1b" not in result.out
     assert result.out.splitlines()[-1] == name
     assert walnut("pull", "-q", name).out == name + "\n"
     node.ok("rmi", name)
