@@ -22,8 +22,8 @@ struct commit {
 	json_t *config, *facts;
 	struct engine_tree *tree;
 	struct image_job *job;
-	int gate; /* the pipe's writing end */
-	bool pausing, paused;
+	int gate;             /* the pipe's writing end */
+	bool pausing, paused; /* pausing: the shim is asked to pause, or to go on */
 	struct err failure;
 	char made[80];
 };
@@ -37,16 +37,10 @@ static void commit_free(struct commit *k)
 	free(k);
 }
 
-static void unpaused(struct engine_container *c, const struct err *err, void *arg)
-{
-}
-
-static void commit_answer(struct commit *k)
+static void commit_say(struct commit *k)
 {
 	struct engine_container *c = engine_container_find(k->engine, k->id, NULL);
 
-	if (k->paused && c && c->state == ENGINE_PAUSED)
-		engine_container_pause(c, false, unpaused, NULL);
 	if (!k->failure.code && c)
 		engine_container_event(c, "commit",
 				       json_pack("{s:s,s:s,s:s}", "comment", json_str(k->facts, "comment", ""),
@@ -59,6 +53,27 @@ static void commit_answer(struct commit *k)
 			http_reply_json(k->conn, 201, json_pack("{s:s}", "Id", k->made));
 	}
 	commit_free(k);
+}
+
+static void commit_unpaused(struct engine_container *c, const struct err *err, void *arg)
+{
+	struct commit *k = arg;
+
+	k->pausing = false;
+	commit_say(k);
+}
+
+/* The container goes on before the client hears of the end, as with Docker. */
+static void commit_answer(struct commit *k)
+{
+	struct engine_container *c = engine_container_find(k->engine, k->id, NULL);
+
+	if (k->paused && c && c->state == ENGINE_PAUSED) {
+		k->pausing = true;
+		engine_container_pause(c, false, commit_unpaused, k);
+	} else {
+		commit_say(k);
+	}
 }
 
 static void commit_fail(struct commit *k, const struct err *err)
@@ -80,10 +95,10 @@ static void commit_closed(struct http_conn *conn, void *arg)
 
 	k->conn = NULL;
 	(void)err_set(&err, ECONNRESET, "the client went away");
-	if (k->pausing) /* the shim's answer ends it */
-		k->failure = err;
-	else
+	if (!k->pausing)
 		commit_fail(k, &err);
+	else if (!k->paused) /* the shim's answer ends it */
+		k->failure = err;
 }
 
 static void layer_written(const json_t *head, const struct err *err, int out, const struct buf *more, void *arg)
